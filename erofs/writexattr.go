@@ -1,0 +1,392 @@
+package erofs
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"math"
+	"slices"
+
+	"github.com/flatroot/flatroot/tree"
+)
+
+// Names that overlayfs gives a meaning, and the escaped forms in which a lower layer's own are shown through.
+const (
+	overlayPrefix = "trusted.overlay."
+	escapePrefix  = overlayPrefix + "overlay."
+
+	xattrMetacopy = overlayPrefix + "metacopy"
+	xattrRedirect = overlayPrefix + "redirect"
+	xattrOpaque   = overlayPrefix + "opaque"
+
+	escapedWhiteout  = escapePrefix + "whiteout"
+	escapedWhiteouts = escapePrefix + "whiteouts"
+	escapedOpaque    = escapePrefix + "opaque"
+	userWhiteout     = "user.overlay.whiteout"
+	userWhiteouts    = "user.overlay.whiteouts"
+	userOpaque       = "user.overlay.opaque"
+
+	aclAccess  = "system.posix_acl_access"
+	aclDefault = "system.posix_acl_default"
+	selinux    = "security.selinux"
+)
+
+const (
+	xattrHeaderSize = 12 // struct erofs_xattr_ibody_header
+	xattrEntrySize  = 4  // struct erofs_xattr_entry
+	sharedMax       = 128
+
+	filterSeed = 0x25BBE08F // EROFS_XATTR_FILTER_SEED
+)
+
+// pair is the number of a name and value. The tree's own pairs come first, then the few that marking whiteouts adds, then
+// metacopy without a digest, metacopy of each digest, redirect of each payload.
+type pair = uint32
+
+// xattrPlan knows the xattrs that every inode of the image has, and which pairs of name and value several have in common:
+// those are stored once, in a table of their own.
+type xattrPlan struct {
+	t     *tree.Tree
+	first handle
+
+	own       []ownPair // the tree's and the added ones
+	added     map[string]pair
+	noDigest  pair
+	metacopy  pair // of digest 0
+	redirect  pair // of payload 0
+	pairCount pair
+
+	sets    []xattrSet       // by the tree's numbers of sets
+	special map[handle][]int // inodes whose xattrs differ from their set's: pairs added, in any order
+	refs    []uint32         // by pair: how many inodes have it; once the table is laid out its offset / 4 + 1, 0 not shared
+	table   []pair           // shared pairs in the order of the table
+
+	tableSize int64 // bytes
+	list      []pair
+}
+
+type ownPair struct {
+	name, value []byte
+}
+
+// xattrSet is a set of the tree as the image has it: escaped, and in the order of the new names.
+type xattrSet struct {
+	pairs []pair
+}
+
+func newXattrPlan(p *plan) *xattrPlan {
+	x := &xattrPlan{t: p.t, first: p.first, special: map[handle][]int{}, added: map[string]pair{}}
+	x.addOwn()
+	x.addSpecial(p)
+	x.noDigest = pair(len(x.own))
+	x.metacopy = x.noDigest + 1
+	x.redirect = x.metacopy + pair(p.t.NumDigests())
+	x.pairCount = x.redirect + pair(p.t.NumPayloads())
+	x.addSets()
+	x.count(p)
+	x.layOut()
+	return x
+}
+
+// addOwn takes the tree's pairs, those that mean something to overlayfs under their escaped names.
+func (x *xattrPlan) addOwn() {
+	x.own = make([]ownPair, x.t.NumXattrPairs())
+	for i := range x.own {
+		name, value := x.t.XattrPair(i)
+		if rest, ok := bytes.CutPrefix(name, []byte(overlayPrefix)); ok {
+			name = append([]byte(escapePrefix), rest...)
+		}
+		x.own[i] = ownPair{name, value}
+	}
+}
+
+// addedPair is the number of a pair that this package adds. The tree may have the same one.
+func (x *xattrPlan) addedPair(name, value string) int {
+	key := name + "=" + value
+	if i, ok := x.added[key]; ok {
+		return int(i)
+	}
+	i := slices.IndexFunc(x.own, func(o ownPair) bool { return string(o.name) == name && string(o.value) == value })
+	if i < 0 {
+		i = len(x.own)
+		x.own = append(x.own, ownPair{[]byte(name), []byte(value)})
+	}
+	x.added[key] = pair(i)
+	return i
+}
+
+// addSpecial finds the inodes to which more than their own xattrs belong: whiteouts of the input and the directories that
+// hold them, the root, and the generated whiteouts, which take over the root's SELinux label.
+func (x *xattrPlan) addSpecial(p *plan) {
+	for dir := range p.marked {
+		x.add(dir, escapedWhiteouts, "")
+		x.add(dir, userWhiteouts, "")
+		if p.version >= 1 {
+			x.add(dir, escapedOpaque, "x")
+			x.add(dir, userOpaque, "x")
+		}
+		for e := range p.t.Entries(tree.Node(dir)) {
+			if !e.Link && isWhiteout(p.t, e.Node) {
+				x.add(handle(e.Node), escapedWhiteout, "")
+				x.add(handle(e.Node), userWhiteout, "")
+			}
+		}
+	}
+	x.add(handle(tree.Root), xattrOpaque, "y")
+	if set := p.t.XattrSet(tree.Root); set >= 0 {
+		for _, i := range p.t.XattrPairs(set) {
+			if string(x.own[i].name) == selinux {
+				for h := x.first; h < x.first+generated; h++ {
+					x.special[h] = append(x.special[h], i)
+				}
+			}
+		}
+	}
+}
+
+func (x *xattrPlan) add(h handle, name, value string) {
+	x.special[h] = append(x.special[h], x.addedPair(name, value))
+}
+
+func (x *xattrPlan) addSets() {
+	x.sets = make([]xattrSet, x.t.NumXattrSets())
+	for i := range x.sets {
+		numbers := x.t.XattrPairs(i)
+		pairs := make([]pair, len(numbers))
+		for j, n := range numbers {
+			pairs[j] = pair(n)
+		}
+		slices.SortFunc(pairs, x.byName)
+		x.sets[i].pairs = pairs
+	}
+}
+
+func (x *xattrPlan) byName(a, b pair) int { return bytes.Compare(x.name(a), x.name(b)) }
+
+// pairs lists an inode's pairs in byte order of their names. The list is good until the next call.
+func (x *xattrPlan) pairs(h handle) []pair {
+	list := x.list[:0]
+	n := tree.Node(h)
+	if h < x.first {
+		if set := x.t.XattrSet(n); set >= 0 {
+			list = append(list, x.sets[set].pairs...)
+		}
+	}
+	for _, i := range x.special[h] {
+		list = x.set(list, pair(i))
+	}
+	if h < x.first && x.isBacked(n) {
+		metacopy := x.noDigest
+		if digest := x.t.DigestID(n); digest >= 0 {
+			metacopy = x.metacopy + pair(digest)
+		}
+		list = x.set(list, metacopy)
+		if payload := x.t.PayloadID(n); payload >= 0 {
+			list = x.set(list, x.redirect+pair(payload))
+		}
+	}
+	x.list = list
+	return list
+}
+
+func (x *xattrPlan) isBacked(n tree.Node) bool {
+	return x.t.Mode(n)&tree.TypeMask == tree.Regular && x.t.Content(n) == nil && x.t.Attr(n).Size > 0
+}
+
+// set puts a pair in its place, instead of one with the same name.
+func (x *xattrPlan) set(list []pair, i pair) []pair {
+	at, found := slices.BinarySearchFunc(list, i, x.byName)
+	if found {
+		list[at] = i
+		return list
+	}
+	return slices.Insert(list, at, i)
+}
+
+// count counts the inodes that have each pair, and looks for ACLs.
+func (x *xattrPlan) count(p *plan) {
+	x.refs = make([]uint32, x.pairCount)
+	for _, h := range p.order {
+		for _, i := range x.pairs(h) {
+			x.refs[i]++
+		}
+	}
+	for i, o := range x.own {
+		if x.refs[i] > 0 && (string(o.name) == aclAccess || string(o.name) == aclDefault) {
+			p.acl = true
+		}
+	}
+}
+
+// layOut orders the shared pairs: names descending; of equal names the longer value first, then values descending.
+func (x *xattrPlan) layOut() {
+	for i, n := range x.refs {
+		if n >= 2 {
+			x.table = append(x.table, pair(i))
+		}
+		x.refs[i] = 0
+	}
+	var va, vb []byte
+	slices.SortFunc(x.table, func(a, b pair) int {
+		if c := bytes.Compare(x.name(b), x.name(a)); c != 0 {
+			return c
+		}
+		va, vb = x.appendValue(va[:0], a), x.appendValue(vb[:0], b)
+		return cmp.Or(cmp.Compare(len(vb), len(va)), bytes.Compare(vb, va))
+	})
+	for _, i := range x.table {
+		x.refs[i] = uint32(x.tableSize/4) + 1
+		x.tableSize += x.entrySize(i)
+	}
+}
+
+func (x *xattrPlan) name(i pair) []byte {
+	switch {
+	case i < x.noDigest:
+		return x.own[i].name
+	case i < x.redirect:
+		return metacopyName
+	}
+	return redirectName
+}
+
+var (
+	metacopyName = []byte(xattrMetacopy)
+	redirectName = []byte(xattrRedirect)
+)
+
+func (x *xattrPlan) appendValue(b []byte, i pair) []byte {
+	switch {
+	case i < x.noDigest:
+		return append(b, x.own[i].value...)
+	case i == x.noDigest:
+		return b
+	case i < x.redirect:
+		// struct ovl_metacopy: version 0, length, flags 0, the digest's algorithm.
+		digest := x.t.DigestByID(int(i - x.metacopy))
+		b = append(b, 0, byte(4+len(digest)), 0, byte(x.t.Algorithm()))
+		return append(b, digest...)
+	}
+	return x.t.AppendPayloadByID(append(b, '/'), int(i-x.redirect))
+}
+
+func (x *xattrPlan) valueSize(i pair) int {
+	switch {
+	case i < x.noDigest:
+		return len(x.own[i].value)
+	case i == x.noDigest:
+		return 0
+	case i < x.redirect:
+		return 4 + x.t.Algorithm().Size()
+	case int(i-x.redirect) < x.t.NumDigests():
+		return 2 + 2*x.t.Algorithm().Size() // slashes before and in the path
+	}
+	return 1 + len(x.t.AppendPayloadByID(nil, int(i-x.redirect)))
+}
+
+func (x *xattrPlan) entrySize(i pair) int64 {
+	_, rest := splitName(x.name(i))
+	return roundUp(int64(xattrEntrySize+len(rest)+x.valueSize(i)), 4)
+}
+
+// areaSize is the number of bytes that an inode's xattrs take behind it.
+func (x *xattrPlan) areaSize(h handle) int64 {
+	pairs := x.pairs(h)
+	if len(pairs) == 0 {
+		return 0
+	}
+	size, shared := int64(xattrHeaderSize), 0
+	for _, i := range pairs {
+		if x.refs[i] != 0 && shared < sharedMax {
+			shared++
+			size += 4
+		} else {
+			size += x.entrySize(i)
+		}
+	}
+	return size
+}
+
+// appendArea appends an inode's xattrs: name filter, references to shared ones, the others.
+func (x *xattrPlan) appendArea(b []byte, h handle, metaEnd int64) []byte {
+	pairs := x.pairs(h)
+	if len(pairs) == 0 {
+		return b
+	}
+	start := len(b)
+	b = append(b, zeros[:xattrHeaderSize]...)
+	filter, shared := uint32(math.MaxUint32), 0
+	for _, i := range pairs {
+		filter &^= 1 << x.filterBit(i)
+		if x.refs[i] != 0 && shared < sharedMax {
+			shared++
+			// In words from the start of the block that the superblock's xattr_blkaddr names.
+			b = binary.LittleEndian.AppendUint32(b, uint32(metaEnd%blockSize/4)+x.refs[i]-1)
+		}
+	}
+	binary.LittleEndian.PutUint32(b[start:], filter)
+	b[start+4] = byte(shared)
+	skip := shared
+	for _, i := range pairs {
+		if x.refs[i] != 0 && skip > 0 {
+			skip--
+			continue
+		}
+		b = x.appendEntry(b, i)
+	}
+	return b
+}
+
+func (x *xattrPlan) appendEntry(b []byte, i pair) []byte {
+	index, rest := splitName(x.name(i))
+	start := len(b)
+	b = append(b, byte(len(rest)), index)
+	b = binary.LittleEndian.AppendUint16(b, uint16(x.valueSize(i)))
+	b = append(b, rest...)
+	b = x.appendValue(b, i)
+	return append(b, zeros[:-(len(b)-start)&3]...)
+}
+
+// filterBit is the bit of the name filter that a name clears.
+func (x *xattrPlan) filterBit(i pair) uint32 {
+	switch {
+	case i < x.noDigest:
+		return filterBit(x.own[i].name)
+	case i < x.redirect:
+		return metacopyBit
+	}
+	return redirectBit
+}
+
+var (
+	metacopyBit = filterBit(metacopyName)
+	redirectBit = filterBit(redirectName)
+)
+
+func filterBit(name []byte) uint32 {
+	index, rest := splitName(name)
+	return xxh32(rest, filterSeed+uint32(index)) & 31
+}
+
+// Prefixes as the on-disk format numbers them (EROFS_XATTR_INDEX_*), in the order in which they are tried. C composefs
+// never uses the one for lustre.
+var xattrPrefixes = []struct {
+	prefix string
+	index  byte
+}{
+	{"user.", 1},
+	{aclAccess, 2},
+	{aclDefault, 3},
+	{"trusted.", 4},
+	{"security.", 6},
+}
+
+// splitName cuts a known prefix off; index 0: there is none.
+func splitName(name []byte) (index byte, rest []byte) {
+	for _, p := range xattrPrefixes {
+		if len(name) >= len(p.prefix) && string(name[:len(p.prefix)]) == p.prefix {
+			return p.index, name[len(p.prefix):]
+		}
+	}
+	return 0, name
+}
