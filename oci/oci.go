@@ -1,0 +1,123 @@
+// Package oci is what flatroot knows about container images before it opens a
+// layer: references, platforms, manifests, image indexes and configs, and the
+// two interfaces through which images come in (Source) and go out (Sink).
+//
+// Words are those of the OCI image specification. A descriptor names a blob by
+// media type, digest and size. A manifest lists an image's config and layers.
+// An image index (in Docker's words a manifest list) lists manifests by
+// platform. A blob digest is of the bytes as they are stored, mostly
+// compressed; a diffID is of the uncompressed tar, and is a type of its own so
+// that the two can't be mixed up.
+//
+// Invariants:
+//
+//   - Everything that is parsed here is hostile. Documents are at most
+//     MaxManifestSize bytes, and their digest is compared with the descriptor
+//     that led to them before a byte is interpreted.
+//   - Field names are matched exactly and must not repeat, so that no other
+//     reader can see another image in the same bytes.
+//   - A document that could be read both as a manifest and as an image index
+//     is refused, whatever the media type says (CVE-2021-41190).
+//   - Digests are SHA-256, always: nothing else is compared, and nothing else
+//     becomes part of a path.
+//   - Raw bytes are kept: an Image's Manifest and Config are what was fetched,
+//     Docker schema 2 included.
+//   - The diffIDs of an Image are its config's claims. The importer computes
+//     its own and compares.
+package oci
+
+import (
+	"context"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// DiffID is the digest of a layer's uncompressed tar.
+type DiffID digest.Digest
+
+// String returns the diffID as ALGORITHM:HEX.
+func (d DiffID) String() string { return string(d) }
+
+// Hex returns the hexadecimal half of a valid diffID.
+func (d DiffID) Hex() string { return digest.Digest(d).Encoded() }
+
+// ChainID is the digest of a stack of layers: of the lowest its diffID, of
+// every other one the digest of what is below it and its own diffID.
+type ChainID digest.Digest
+
+// String returns the chainID as ALGORITHM:HEX.
+func (c ChainID) String() string { return string(c) }
+
+// ChainIDs returns the chainID of every prefix of a stack of layers, lowest
+// layer first, by the rule of the image specification's config page.
+func ChainIDs(layers []DiffID) []ChainID {
+	chain := make([]ChainID, len(layers))
+	for i, d := range layers {
+		chain[i] = ChainID(d)
+		if i > 0 {
+			chain[i] = ChainID(digest.FromString(chain[i-1].String() + " " + d.String()))
+		}
+	}
+	return chain
+}
+
+// Layer is one layer of an image, as manifest and config describe it.
+type Layer struct {
+	Descriptor ocispec.Descriptor // of the blob: media type, digest and size as stored
+	DiffID     DiffID             // claimed by the config
+}
+
+// Image is one image for one platform: manifest and config, both verified
+// against the descriptors that led to them, and the layers that they claim.
+type Image struct {
+	Descriptor       ocispec.Descriptor // of the manifest
+	Manifest         []byte             // raw
+	ConfigDescriptor ocispec.Descriptor
+	Config           []byte  // raw
+	Layers           []Layer // lowest first
+	Platform         Platform
+	Reference        string        // where it came from, for messages
+	IndexDigest      digest.Digest // of the outermost image index that led here; empty if none did
+}
+
+// DiffIDs returns the diffIDs that the config claims, lowest layer first.
+func (m *Image) DiffIDs() []DiffID {
+	ids := make([]DiffID, len(m.Layers))
+	for i, l := range m.Layers {
+		ids[i] = l.DiffID
+	}
+	return ids
+}
+
+// Source is one image, somewhere else. All methods but Close may be called
+// concurrently.
+type Source interface {
+	// Resolve asks what the reference stands for now, as cheaply as the
+	// source can: a registry answers a HEAD. The descriptor may be an image
+	// index's. Image then follows that very descriptor.
+	Resolve(ctx context.Context) (ocispec.Descriptor, error)
+	// Image returns manifest, config and layers for the source's platform.
+	Image(ctx context.Context) (*Image, error)
+	// OpenBlob returns a blob's bytes as they are stored. They are not
+	// verified: whoever reads them computes the digest, and has to anyway.
+	OpenBlob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error)
+	// String returns the reference, for messages.
+	String() string
+	Close() error
+}
+
+// Sink is a place that an image is written to, under one name. Blobs come
+// first, the manifest that lists them last.
+type Sink interface {
+	// HasBlob tells whether the blob need not be put.
+	HasBlob(ctx context.Context, desc ocispec.Descriptor) (bool, error)
+	// PutBlob stores a blob and compares digest and size with desc. Putting
+	// a blob that is there is success, and may leave r unread.
+	PutBlob(ctx context.Context, desc ocispec.Descriptor, r io.Reader) error
+	// PutManifest stores a manifest or image index, after everything that it
+	// lists, and gives it the sink's name.
+	PutManifest(ctx context.Context, raw []byte, desc ocispec.Descriptor) error
+	Close() error
+}
