@@ -1,0 +1,50 @@
+# Shell functions that several set-up scripts share; to be sourced by bash, not run.
+#
+# The Debian mirror is never written down in this project: it is the one that the machine's own apt configuration names,
+# or, where that names none (another distribution), what FLATROOT_DEBIAN_MIRROR says.
+
+die() {
+	echo "${0##*/}: $*" >&2
+	exit 1
+}
+
+# need COMMAND PACKAGE...: ends with a message that names all the missing ones.
+need() {
+	local missing=()
+	while [ $# -gt 0 ]; do
+		command -v "$1" >/dev/null || missing+=("$1 (Debian package $2)")
+		shift 2
+	done
+	[ ${#missing[@]} = 0 ] || die "missing: $(printf '%s, ' "${missing[@]}" | sed 's/, $//')"
+}
+
+# debian_uris: the archives in apt's index, one a line.
+debian_uris() {
+	apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 2>/dev/null | sort -u
+}
+
+# debian_mirror: the archive of the suites themselves.
+debian_mirror() {
+	local uri=${FLATROOT_DEBIAN_MIRROR:-}
+	[ -n "$uri" ] || uri=$(debian_uris | grep -v security | head -n 1 || true)
+	[ -n "$uri" ] || die "apt's index names no Debian mirror: run apt-get update, or set FLATROOT_DEBIAN_MIRROR"
+	echo "${uri%/}"
+}
+
+# debian_security_mirror: the archive of SUITE-security. Mirrors that carry it have it beside the main one.
+debian_security_mirror() {
+	local uri
+	uri=$(debian_uris | grep security | head -n 1 || true)
+	[ -n "$uri" ] || uri=$(debian_mirror)-security
+	echo "${uri%/}"
+}
+
+# bootstrap SUITE DIR OPTION... <SOURCES: mmdebstrap with what all callers want: the sources on standard input, a plain
+# directory, signatures that may be past their Valid-Until (snapshots and lagging mirrors are), no translations.
+bootstrap() {
+	local suite=$1 dir=$2
+	shift 2
+	mmdebstrap --quiet --format=directory \
+		--aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Languages "none"' \
+		"$@" "$suite" "$dir" -
+}
