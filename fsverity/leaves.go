@@ -23,11 +23,14 @@ func (a Algorithm) hashInto(dst, msg []byte) {
 // BlockSize. That head may lie elsewhere lets a block that was collected from
 // several writes share a run with those that follow it.
 func (a Algorithm) hashBlocks(dst []byte, head *block, body []byte) {
-	a.hashBlocksGeneric(dst, head, body)
+	if a == SHA256 {
+		dst, head, body = hashLanes(dst, head, body)
+	}
+	a.hashEach(dst, head, body)
 }
 
-// hashBlocksGeneric is hashBlocks one block at a time.
-func (a Algorithm) hashBlocksGeneric(dst []byte, head *block, body []byte) {
+// hashEach is hashBlocks one block at a time.
+func (a Algorithm) hashEach(dst []byte, head *block, body []byte) {
 	size := a.Size()
 	if head != nil {
 		a.hashInto(dst, head[:])
