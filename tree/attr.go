@@ -170,10 +170,12 @@ func (t *Tree) SetPayload(n Node, b []byte) error {
 	if len(b) == 0 {
 		return nil
 	}
-	if digest, ok := t.pathDigest(b); ok {
-		d.a, err = t.digestID(digest)
-		d.flags |= flagPath
-		return err
+	if len(b) == 2*t.alg.Size()+1 {
+		if digest, bad := fsverity.ParseObjectPath(b); bad == nil {
+			d.a, err = t.digestID(digest)
+			d.flags |= flagPath
+			return err
+		}
 	}
 	d.a, err = t.payloads.id(b)
 	d.flags |= flagPayload
@@ -189,23 +191,6 @@ func (t *Tree) SetObject(n Node, digest fsverity.Digest) error {
 	d.a = d.digest - 1
 	d.flags = d.flags&^(flagContent|flagPayload) | flagPath
 	return nil
-}
-
-// pathDigest is the digest whose object path b is, exactly as stores write it.
-func (t *Tree) pathDigest(b []byte) (fsverity.Digest, bool) {
-	if len(b) != 2*t.alg.Size()+1 || b[2] != '/' {
-		return fsverity.Digest{}, false
-	}
-	var hex [128]byte
-	copy(hex[:], b[:2])
-	copy(hex[2:], b[3:])
-	for _, c := range hex[:len(b)-1] {
-		if c >= 'A' && c <= 'F' {
-			return fsverity.Digest{}, false
-		}
-	}
-	d, err := fsverity.ParseDigest(string(hex[:len(b)-1]))
-	return d, err == nil
 }
 
 // Payload is the path of a regular file's object below the object directories; nil: none.

@@ -152,6 +152,15 @@ func New(a fsverity.Algorithm, root Attr) *Tree {
 // Algorithm is that of the files' digests.
 func (t *Tree) Algorithm() fsverity.Algorithm { return t.alg }
 
+// SetAlgorithm says what the files' digests are of. That can change until the tree has the first digest.
+func (t *Tree) SetAlgorithm(a fsverity.Algorithm) error {
+	if a != t.alg && t.digests.len() > 0 {
+		return fmt.Errorf("%w: the tree has %s digests, not %s", ErrValue, t.alg, a)
+	}
+	t.alg = a
+	return nil
+}
+
 // Len is the number of nodes ever added, removed ones included. All nodes are below Node(Len()).
 func (t *Tree) Len() int { return int(t.nodes.n) }
 
