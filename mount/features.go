@@ -1,0 +1,39 @@
+package mount
+
+import "github.com/flatroot/flatroot/fsverity"
+
+// Features is what Probe found. The zero value is a machine that can do nothing.
+type Features struct {
+	Privileged    bool // this process may mount
+	Erofs         bool // the kernel has EROFS
+	Overlay       bool // the kernel has overlayfs with the new mount interface
+	LayerAdd      bool // overlay: lowerdir+ and datadir+ (kernel 6.8)
+	LayerFD       bool // overlay: the same given as descriptors (kernel 6.13)
+	OverlayVerity bool // overlay: the option verity (kernel 6.6)
+	Loop          bool // loop devices can be had
+	Memfd         bool // sealed memory can be had
+
+	Image   ImageFacts
+	Objects []DirFacts // one per object directory of the request
+	Sample  SampleFacts
+}
+
+// ImageFacts is what was found out about the image file.
+type ImageFacts struct {
+	Size      int64           // bytes
+	NoACL     bool            // the header says that no file has an ACL
+	Verity    fsverity.Digest // as the kernel measured it; zero: the file has no fs-verity
+	CanVerity bool            // its file system has fs-verity
+}
+
+// DirFacts is what was found out about an object directory.
+type DirFacts struct {
+	Path      string // as it was opened, for messages
+	CanVerity bool   // its file system has fs-verity
+}
+
+// SampleFacts is what the first few objects that the image names look like.
+type SampleFacts struct {
+	Found  int // objects that exist
+	Verity int // of these, how many have the fs-verity digest that the image names
+}

@@ -1,0 +1,127 @@
+package mount
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// mountOverlay tries the step's layer forms until one is not answered EINVAL,
+// which is what kernels say to a form that they don't know.
+func (d *doing) mountOverlay(s Step) (m *os.File, err error) {
+	for _, form := range s.Forms {
+		if form != LayersByMount {
+			if err := d.attachErofs(); err != nil {
+				return nil, err
+			}
+		}
+		m, err = d.newOverlay(s, form)
+		if !errors.Is(err, unix.EINVAL) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("mount overlay: %w", err)
+	}
+	return m, nil
+}
+
+func (d *doing) newOverlay(s Step, form LayerForm) (*os.File, error) {
+	c, err := openContext("overlay")
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	if err := c.setAll(s.Options); err != nil {
+		return nil, err
+	}
+	if err := d.setLayers(c, form); err != nil {
+		return nil, err
+	}
+	return c.mount(attrBits(s.Attrs))
+}
+
+// setLayers names the layers by descriptor in every form: a path could lead
+// elsewhere by now, and text would need overlayfs's escapes.
+func (d *doing) setLayers(c *fsContext, form LayerForm) error {
+	switch form {
+	case LayersByMount:
+		if err := c.setFD("lowerdir+", int(d.erofs.Fd())); err != nil {
+			return err
+		}
+		for _, o := range d.request.Objects {
+			if err := c.setFD("datadir+", int(o.Fd())); err != nil {
+				return fmt.Errorf("object directory %s: %w", o.Name(), err)
+			}
+		}
+		return nil
+	case LayersByName:
+		layers := []Option{{"lowerdir+", procPath(d.erofs)}}
+		for _, o := range d.request.Objects {
+			layers = append(layers, Option{"datadir+", procPath(o)})
+		}
+		return c.setAll(layers)
+	}
+	var b strings.Builder
+	b.WriteString(procPath(d.erofs))
+	for _, o := range d.request.Objects {
+		b.WriteString("::" + procPath(o))
+	}
+	return c.set(Option{"lowerdir", b.String()})
+}
+
+func attrBits(attrs []string) (bits int) {
+	for _, a := range attrs {
+		switch a {
+		case "ro":
+			bits |= unix.MOUNT_ATTR_RDONLY
+		case "nosuid":
+			bits |= unix.MOUNT_ATTR_NOSUID
+		case "nodev":
+			bits |= unix.MOUNT_ATTR_NODEV
+		case "noexec":
+			bits |= unix.MOUNT_ATTR_NOEXEC
+		}
+	}
+	return bits
+}
+
+// attachErofs puts the EROFS mount on a private directory until the end of the
+// plan: before 6.15 overlayfs takes only layers that are in the mount namespace.
+// A second call does nothing.
+func (d *doing) attachErofs() error {
+	if d.attached {
+		return nil
+	}
+	dir, err := privateDir()
+	if err != nil {
+		return err
+	}
+	if err := Attach(d.erofs, dir); err != nil {
+		os.Remove(dir)
+		return fmt.Errorf("mount image: %w", err)
+	}
+	d.attached = true
+	d.cleanup = append(d.cleanup, func() {
+		// The overlay holds its own reference, so this only takes away the name.
+		unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		os.Remove(dir)
+	})
+	return nil
+}
+
+// privateDir makes a directory that only we can enter: in /run, which is there
+// and writable in an initramfs too, or else where temporary files go.
+func privateDir() (string, error) {
+	dir, err := os.MkdirTemp("/run", "flatroot-")
+	if err != nil {
+		dir, err = os.MkdirTemp("", "flatroot-")
+	}
+	if err != nil {
+		return "", fmt.Errorf("make directory for the image's mount: %w", err)
+	}
+	return dir, nil
+}

@@ -1,0 +1,122 @@
+package mount
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/flatroot/flatroot/fsverity"
+)
+
+// Probe finds out, by trying, what can be done for r here. Nothing is mounted
+// and nothing stays open. A zero Request probes the kernel alone. An error means
+// that the request's own files can't be read or are no such thing.
+func Probe(r Request) (Features, error) {
+	var f Features
+	if err := f.probeKernel(); err != nil {
+		return f, err
+	}
+	if r.Image != nil {
+		var err error
+		if f.Image, err = inspectImage(r.Image); err != nil {
+			return f, err
+		}
+	}
+	for _, d := range r.Objects {
+		f.Objects = append(f.Objects, DirFacts{Path: d.Name(), CanVerity: canVerity(d)})
+	}
+	if r.Image != nil && r.Verity == Auto {
+		f.Sample = sampleObjects(r.Image, f.Image.Size, r.Objects)
+	}
+	return f, nil
+}
+
+func (f *Features) probeKernel() error {
+	c, err := openContext("erofs")
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return nil // asked before the name is looked up: nothing else can be found out
+	case err != nil && !missing(err):
+		return err
+	case err == nil:
+		f.Erofs = true
+		c.Close()
+	}
+	f.Privileged = true
+	f.Loop = canLoop()
+	f.Memfd = canSeal()
+	return f.probeOverlay()
+}
+
+// probeOverlay gives options to an overlay that is never created. A kernel that
+// doesn't know a key, or not in this form, refuses it at once.
+func (f *Features) probeOverlay() error {
+	c, err := openContext("overlay")
+	if missing(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	// A kernel whose overlayfs has only the old interface accepts any key and
+	// looks at it when the file system is created. All such (before 6.5) have no
+	// data-only layers either.
+	if c.set(Option{"flatroot-no-such-option", "on"}) == nil {
+		return nil
+	}
+	f.Overlay = true
+	f.OverlayVerity = c.set(Option{"verity", "require"}) == nil
+	f.LayerAdd = c.set(Option{"lowerdir+", "/"}) == nil
+	if root, err := os.Open("/"); err == nil {
+		f.LayerFD = c.setFD("lowerdir+", int(root.Fd())) == nil
+		root.Close()
+	}
+	return nil
+}
+
+// composefsMagic begins the file of a composefs image, before the EROFS
+// superblock at 1024 (struct lcfs_erofs_header_s of libcomposefs).
+const composefsMagic = 0xd078629a
+
+// headerSize is that header's size; flags are its third 32-bit word.
+const headerSize = 32
+
+// flagHasACL is the only flag: some file has a POSIX ACL.
+const flagHasACL = 1 << 0
+
+func inspectImage(image *os.File) (ImageFacts, error) {
+	st, err := image.Stat()
+	if err != nil {
+		return ImageFacts{}, fmt.Errorf("inspect image: %w", err)
+	}
+	var h [headerSize]byte
+	if _, err := image.ReadAt(h[:], 0); errors.Is(err, io.EOF) {
+		return ImageFacts{}, fmt.Errorf("%s is not a composefs image: only %d bytes", image.Name(), st.Size())
+	} else if err != nil {
+		return ImageFacts{}, fmt.Errorf("read image header: %w", err)
+	}
+	if m := binary.LittleEndian.Uint32(h[:]); m != composefsMagic {
+		return ImageFacts{}, fmt.Errorf("%s is not a composefs image: magic %08x, want %08x", image.Name(), m, uint32(composefsMagic))
+	}
+	facts := ImageFacts{Size: st.Size()}
+	facts.NoACL = binary.LittleEndian.Uint32(h[8:])&flagHasACL == 0
+	facts.Verity, err = fsverity.Measure(image)
+	facts.CanVerity = err == nil || errors.Is(err, fsverity.ErrNoVerity)
+	return facts, nil
+}
+
+// canVerity asks for the fs-verity digest of a directory, which none has: a
+// file system with fs-verity says so (ENODATA), another doesn't know the call.
+func canVerity(dir *os.File) bool {
+	_, err := fsverity.Measure(dir)
+	return errors.Is(err, fsverity.ErrNoVerity)
+}
+
+// sampleSize is how many objects are looked at to find out whether a store's
+// objects have fs-verity: all or none have, but for accidents.
+const sampleSize = 8

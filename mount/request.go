@@ -1,0 +1,187 @@
+package mount
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/flatroot/flatroot/fsverity"
+)
+
+// Policy says how much must be verified.
+type Policy string
+
+const (
+	// Auto, the zero value, takes the strongest that this kernel and these file
+	// systems can do. A digest that was given is always checked.
+	Auto Policy = ""
+	// Require wants the image and every object checked by the kernel at each
+	// read: fs-verity on all of them, and an expected digest.
+	Require Policy = "require"
+	// Objects wants every object checked by the kernel, and takes the image as
+	// it is: mount.composefs's verity option without a digest.
+	Objects Policy = "objects"
+	// Off wants no checks by the kernel. A digest that was given is checked.
+	Off Policy = "off"
+)
+
+// ParsePolicy reads the value of the option verity; empty means require.
+func ParsePolicy(s string) (Policy, error) {
+	switch s {
+	case "", "require":
+		return Require, nil
+	case "auto":
+		return Auto, nil
+	case "off":
+		return Off, nil
+	}
+	return "", fmt.Errorf("verity=%s: want require, auto or off", s)
+}
+
+// Mode says who serves the tree.
+type Mode string
+
+const (
+	// ModeAuto, the zero value, takes the first mode that can do what was asked.
+	ModeAuto Mode = ""
+	// ModeNative is EROFS and overlayfs in the kernel.
+	ModeNative Mode = "native"
+	// ModeHybrid is reserved: metadata by FUSE, content by overlayfs.
+	ModeHybrid Mode = "hybrid"
+	// ModeFUSE is reserved: everything by FUSE.
+	ModeFUSE Mode = "fuse"
+)
+
+// ParseMode reads the value of the option mode.
+func ParseMode(s string) (Mode, error) {
+	switch m := Mode(s); m {
+	case ModeNative, ModeHybrid, ModeFUSE:
+		return m, nil
+	case "auto":
+		return ModeAuto, nil
+	}
+	return "", fmt.Errorf("mode=%s: want auto, native, hybrid or fuse", s)
+}
+
+// Request says what is to be mounted where. Image and Objects stay the
+// caller's to close, after Do.
+type Request struct {
+	Image        *os.File        // the EROFS image, a regular file opened for reading
+	ExpectDigest fsverity.Digest // the image's fs-verity digest; zero: none expected
+	Objects      []*os.File      // object directories, in search order
+	Target       string          // the directory to mount on; empty: only Detach is wanted
+	Verity       Policy
+	Mode         Mode
+	NoSuid       bool
+	NoDev        bool
+	NoExec       bool
+	SealLimit    int64 // largest image copied into sealed memory, bytes; 0: 1 GiB
+}
+
+// defaultSealLimit keeps the sealed copy of an image within what any machine
+// that mounts such an image can spare: the image of a million files has 263 MB.
+const defaultSealLimit = 1 << 30
+
+func (r *Request) sealLimit() int64 {
+	if r.SealLimit == 0 {
+		return defaultSealLimit
+	}
+	return r.SealLimit
+}
+
+// Errors that callers tell apart. A denied permission is an fs.ErrPermission.
+var (
+	// ErrRefused: the request can't be met here as it was asked; nothing was tried.
+	ErrRefused = errors.New("refused")
+	// ErrUnavailable: this build has no such mode.
+	ErrUnavailable = errors.New("not available in this build")
+	// ErrTarget: the directory to mount on doesn't exist or is none.
+	ErrTarget = errors.New("bad mount point")
+	// ErrNotMounted: nothing is mounted there.
+	ErrNotMounted = errors.New("not mounted")
+	// ErrNotOurs: what is mounted there was not mounted by this package.
+	ErrNotOurs = errors.New("not a flatroot mount")
+)
+
+// DigestError says that the image is not the one that was asked for.
+type DigestError struct {
+	Want, Got fsverity.Digest
+}
+
+func (e *DigestError) Error() string {
+	return fmt.Sprintf("image has digest %s, not %s as asked", e.Got, e.Want)
+}
+
+// OpenImage opens the image file at path for a Request.
+func OpenImage(path string) (*os.File, error) {
+	// Without O_NONBLOCK opening a fifo would wait for a writer.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open image: %w", err)
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("open image: %w", err)
+	}
+	return f, nil
+}
+
+// OpenObjects opens the object directories at paths for a Request.
+func OpenObjects(paths ...string) ([]*os.File, error) {
+	var dirs []*os.File
+	for _, p := range paths {
+		d, err := os.OpenFile(p, os.O_RDONLY|unix.O_DIRECTORY, 0)
+		if err != nil {
+			closeAll(dirs)
+			return nil, fmt.Errorf("open object directory: %w", err)
+		}
+		dirs = append(dirs, d)
+	}
+	return dirs, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// sourcePrefix begins the source of each of our mounts, as mountinfo shows it:
+// flatroot:DIGEST:MODE:IMAGE-CHECK, where DIGEST is "-" if it isn't known. It
+// is all that List has to tell our mounts and how their image was checked.
+const sourcePrefix = "flatroot:"
+
+func formatSource(d fsverity.Digest, m Mode, c ImageCheck) string {
+	hex := "-"
+	if !d.IsZero() {
+		hex = d.String()
+	}
+	return sourcePrefix + hex + ":" + string(m) + ":" + string(c)
+}
+
+// parseSource is formatSource's inverse; ok is false for what isn't ours.
+func parseSource(s string) (d fsverity.Digest, m Mode, c ImageCheck, ok bool) {
+	rest, ok := strings.CutPrefix(s, sourcePrefix)
+	f := strings.Split(rest, ":")
+	if !ok || len(f) != 3 {
+		return d, "", "", false
+	}
+	if f[0] != "-" {
+		var err error
+		if d, err = fsverity.ParseDigest(f[0]); err != nil {
+			return fsverity.Digest{}, "", "", false
+		}
+	}
+	m, err := ParseMode(f[1])
+	if err != nil || m == ModeAuto || !ImageCheck(f[2]).valid() {
+		return fsverity.Digest{}, "", "", false
+	}
+	return d, m, ImageCheck(f[2]), true
+}
