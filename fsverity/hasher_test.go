@@ -82,6 +82,35 @@ func TestWriteZeros(t *testing.T) {
 	}
 }
 
+// TestHoleInPieces writes a hole of 1 TiB, too long to be written as bytes, in
+// pieces: where they end must not matter.
+func TestHoleInPieces(t *testing.T) {
+	const size = 1<<40 + 1
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, a := range algorithms {
+		whole := NewHasher(a)
+		whole.WriteZeros(size)
+		for range 20 {
+			h := NewHasher(a)
+			for h.Size() < size {
+				n := min(1+r.Int64N(1<<(1+r.IntN(40))), size-h.Size())
+				if n < 1<<20 {
+					h.Write(make([]byte, n))
+				} else {
+					h.WriteZeros(n)
+				}
+				if r.IntN(4) == 0 { // up to a border that a whole subtree ends at
+					span := int64(BlockSize) << (6 * r.IntN(5))
+					h.WriteZeros(min((span-h.Size()%span)%span, size-h.Size()))
+				}
+			}
+			if h.Size() != size || h.Sum() != whole.Sum() {
+				t.Errorf("%v: %v of %d bytes, want %v", a, h.Sum(), h.Size(), whole.Sum())
+			}
+		}
+	}
+}
+
 func TestTooLong(t *testing.T) {
 	for _, a := range algorithms {
 		h := NewHasher(a)

@@ -3,6 +3,7 @@ package fsverity
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"unsafe"
 
@@ -24,25 +25,11 @@ var (
 	ErrBusy = errors.New("file is open for writing")
 )
 
-// enableArg is struct fsverity_enable_arg of linux/fsverity.h.
-type enableArg struct {
-	Version       uint32 // version, must be 1
-	HashAlgorithm uint32 // hash_algorithm
-	BlockSize     uint32 // block_size
-	SaltSize      uint32 // salt_size
-	SaltPtr       uint64 // salt_ptr
-	SigSize       uint32 // sig_size
-	_             uint32 // __reserved1
-	SigPtr        uint64 // sig_ptr
-	_             [11]uint64
-}
-
 // digestArg is struct fsverity_digest of linux/fsverity.h with room for the
 // longest digest behind it.
 type digestArg struct {
-	Algorithm uint16 // digest_algorithm
-	Size      uint16 // digest_size: in the room, out the length
-	Digest    [maxSize]byte
+	unix.FsverityDigest
+	raw [maxSize]byte
 }
 
 // Enable switches fs-verity on for f, which must be open read-only, and by
@@ -50,7 +37,7 @@ type digestArg struct {
 // can't change. Errors wrap [ErrEnabled], [ErrBusy] or [ErrNotSupported] where
 // one of them fits, and the errno.
 func Enable(f *os.File, a Algorithm) error {
-	arg := enableArg{Version: 1, HashAlgorithm: uint32(a), BlockSize: BlockSize}
+	arg := unix.FsverityEnableArg{Version: 1, Hash_algorithm: uint32(a), Block_size: BlockSize}
 	if err := ioctl(f, unix.FS_IOC_ENABLE_VERITY, unsafe.Pointer(&arg)); err != nil {
 		return fmt.Errorf("enable %v fs-verity on %s: %w", a, f.Name(), explain(err))
 	}
@@ -61,7 +48,7 @@ func Enable(f *os.File, a Algorithm) error {
 // Errors wrap [ErrNoVerity] or [ErrNotSupported] where one of them fits, and the
 // errno.
 func Measure(f *os.File) (Digest, error) {
-	arg := digestArg{Size: maxSize}
+	arg := digestArg{FsverityDigest: unix.FsverityDigest{Size: maxSize}}
 	err := explain(ioctl(f, unix.FS_IOC_MEASURE_VERITY, unsafe.Pointer(&arg)))
 	var d Digest
 	if err == nil {
@@ -75,10 +62,10 @@ func Measure(f *os.File) (Digest, error) {
 
 // digest checks what the kernel returned: its lengths are not trusted to fit.
 func (arg *digestArg) digest() (Digest, error) {
-	if arg.Algorithm > 0xff || int(arg.Size) > len(arg.Digest) {
+	if arg.Algorithm > math.MaxUint8 || int(arg.Size) > len(arg.raw) {
 		return Digest{}, fmt.Errorf("kernel returned %d bytes of algorithm %d", arg.Size, arg.Algorithm)
 	}
-	return NewDigest(Algorithm(arg.Algorithm), arg.Digest[:arg.Size])
+	return NewDigest(Algorithm(arg.Algorithm), arg.raw[:arg.Size])
 }
 
 // explain puts the sentinel before an errno, where the kernel's fsverity.rst
