@@ -148,7 +148,10 @@ func (m *memInput) content(e Entry) []byte {
 }
 
 // tarBuilder builds a tar, block by block, also such as no tar program would.
-type tarBuilder struct{ buf bytes.Buffer }
+type tarBuilder struct {
+	buf     bytes.Buffer
+	endless bool
+}
 
 // head is a header to be built; zero fields get what a plain file would have.
 type head struct {
@@ -251,8 +254,17 @@ func (t *tarBuilder) global(records ...string) *tarBuilder {
 	return t.add(head{typ: typeGlobal, name: "PaxHeaders/g", data: paxRecords(records...)})
 }
 
+// cut makes the tar one that ends where it ends.
+func (t *tarBuilder) cut() *tarBuilder {
+	t.endless = true
+	return t
+}
+
 // end returns the tar with the two zero blocks at its end.
 func (t *tarBuilder) end() []byte {
+	if t.endless {
+		return t.bytes()
+	}
 	t.raw(zeroBlock[:]).raw(zeroBlock[:])
 	return t.bytes()
 }

@@ -99,7 +99,7 @@ func (h *tarHeader) format() tarFormat {
 func (h *tarHeader) verify() error {
 	want, err := parseOctal(h.bytes(fieldChecksum))
 	if err != nil {
-		return fmt.Errorf("header checksum: %w", err)
+		return fmt.Errorf("header checksum: %w: this is no tar header", err)
 	}
 	unsigned := h.sum()
 	if want == unsigned || want == unsigned-256*h.highBytes() {
