@@ -113,3 +113,13 @@ func newImage(desc ocispec.Descriptor, doc *Document, manifest, config []byte) (
 	}
 	return m, nil
 }
+
+// ParseLayout reads the file oci-layout of an OCI image layout and returns
+// its version.
+func ParseLayout(raw []byte) (version string, err error) {
+	o, err := parseBounded(raw)
+	if err != nil {
+		return "", err
+	}
+	return o.str("imageLayoutVersion")
+}
