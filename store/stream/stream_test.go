@@ -274,20 +274,21 @@ func TestBadChunks(t *testing.T) {
 
 // TestEveryTruncation: cut anywhere, a stream never ends as if it were whole.
 func TestEveryTruncation(t *testing.T) {
+	empty := zst("")
 	plain := value(-5) + "hello" + value(0) + value(-300) + strings.Repeat("abcdefghij", 30)
 	var multi bytes.Buffer
-	e, _ := zstd.NewWriter(&multi, zstd.WithEncoderConcurrency(1))
-	for _, c := range []byte(plain) {
-		e.Write([]byte{c})
+	e, _ := zstd.NewWriter(&multi, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(zstd.MinWindowSize))
+	for b := range slices.Chunk([]byte(plain), 7) { // several blocks
+		e.Write(b)
 		e.Flush()
 	}
 	e.Close()
 	for _, packed := range [][]byte{zst(plain), multi.Bytes()} {
-		if _, err := pieces(open(t, forged(zst(""), packed, 1000))); err != nil {
+		if _, err := pieces(open(t, forged(empty, packed, 1000))); err != nil {
 			t.Fatalf("whole: %v", err)
 		}
 		for n := 1; n < len(packed); n++ {
-			if _, err := pieces(open(t, forged(zst(""), packed[:n], 1000))); !errors.Is(err, ErrInvalid) {
+			if _, err := pieces(open(t, forged(empty, packed[:n], 1000))); !errors.Is(err, ErrInvalid) {
 				t.Fatalf("%d of %d bytes: %v", n, len(packed), err)
 			}
 		}

@@ -1,0 +1,174 @@
+// Package store keeps objects, entries and refs in a composefs repository on disk.
+//
+//	DIR/                      0700
+//	  meta.json               hash, features; made once, never changed
+//	  objects/xx/REST         content, named by its fs-verity digest in hexadecimal
+//	  streams/NAME            entry: symlink ../objects/xx/REST to a stream object
+//	  streams/refs/oci/TAG    ref: symlink ../../NAME to an entry, at any depth
+//	  images/HEX              entry: the same for EROFS images
+//	  images/refs/NAME        ref: ../HEX
+//	  flatroot/DIR/NAME       what is ours alone: notes (symlinks) and small files
+//
+// Words: an object is a whole file of anything; an entry names an object, a ref
+// names an entry and says that it is wanted. Insecure is a store whose meta.json
+// has no fs-verity, secure one whose has: there, every object must have it too.
+//
+// Invariants:
+//
+//   - What has a name in objects/ was hashed before it got it. An object is never
+//     written again; one of the wrong length, as a crash may leave, is replaced as
+//     a whole.
+//   - Objects, then entries, then refs: Sync between objects and the first entry
+//     that needs them makes a crash harmless. Links are not synced one by one; after
+//     a crash the last ones may be missing, but not wrong.
+//   - An entry that exists is adopted, not changed, since other streams name what it
+//     points at by ID; refs are renamed into place.
+//   - Unfinished files have no name (or, where the file system can't do that, one
+//     that no reader looks at), so there is nothing to clean up.
+//   - Whoever has the store open holds a shared lock, and what it saw stays there;
+//     collecting garbage takes an exclusive one.
+//   - Modes are as above, files 0644 and directories 0755, whatever the umask is.
+//
+// A Store may be used by several goroutines at once.
+package store
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/flatroot/flatroot/fsverity"
+	"golang.org/x/sys/unix"
+)
+
+// OpenOptions are the options of Open.
+type OpenOptions struct {
+	// ReadOnly opens also what may not or can not be written; all that would
+	// change the store then fails with ErrReadOnly.
+	ReadOnly bool
+	// Waiting is called once if another process has the store locked, before the
+	// wait for it begins.
+	Waiting func()
+}
+
+// Store is an open store.
+type Store struct {
+	root        dir
+	objects     dir      // its descriptor is objectsFile's
+	objectsFile *os.File // nil: there is none yet, and the store is open read-only
+	meta        meta
+	mode        Verity
+	readOnly    bool
+	exclusive   atomic.Bool
+
+	files    facts
+	fanout   [256]atomic.Bool // objects/xx is known to be there
+	kernel   verityOps
+	noVerity atomic.Bool // enabling it was tried and is not possible here
+	hashers  sync.Pool
+}
+
+// Open opens the store in the directory path and holds a shared lock on it until
+// Close. What is no store is ErrNotStore, one from before meta.json ErrOldStore.
+func Open(path string, o OpenOptions) (*Store, error) {
+	return open(path, o, kernelVerity())
+}
+
+func open(path string, o OpenOptions, kernel verityOps) (*Store, error) {
+	root, err := openDir(unix.AT_FDCWD, path, path)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return nil, fmt.Errorf("open store: %w: %w", ErrNotStore, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	s := &Store{root: root, readOnly: o.ReadOnly, kernel: kernel}
+	if err := s.load(o); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("open store %s: %w", path, err)
+	}
+	s.hashers.New = func() any { return fsverity.NewHasher(s.meta.algorithm) }
+	return s, nil
+}
+
+func (s *Store) load(o OpenOptions) error {
+	if err := lockShared(s.root.fd, o.Waiting); err != nil {
+		return err
+	}
+	var err error
+	if s.meta, s.mode, err = loadSettings(s.root, s.kernel); err != nil {
+		return err
+	}
+	if err := s.meta.checkFeatures(s.readOnly); err != nil {
+		return err
+	}
+	return s.openObjects()
+}
+
+// openObjects opens objects/, and makes it where there is none yet: another tool
+// only makes it with the first object, and a killed Init may not have come to it.
+func (s *Store) openObjects() error {
+	if !s.readOnly {
+		if err := s.root.writable(); err != nil {
+			return fmt.Errorf("it can't be written (open it read-only?): %w", err)
+		}
+	}
+	var err error
+	s.objects, err = s.root.sub("objects", !s.readOnly)
+	if errors.Is(err, unix.ENOENT) && s.readOnly {
+		s.objects = dir{fd: -1, path: s.root.join("objects")}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	s.objectsFile = os.NewFile(uintptr(s.objects.fd), s.objects.path)
+	return nil
+}
+
+// Close gives up the lock. Files got from the store stay open.
+func (s *Store) Close() error {
+	var err error
+	if s.objectsFile != nil {
+		err = s.objectsFile.Close()
+	}
+	return errors.Join(err, s.root.close())
+}
+
+// Dir is the path that the store was opened by.
+func (s *Store) Dir() string { return s.root.path }
+
+// Algorithm is the hash of all digests in the store.
+func (s *Store) Algorithm() fsverity.Algorithm { return s.meta.algorithm }
+
+// Formats are the format versions of EROFS images in this store: first the
+// default, then others that are to be made as well, ascending.
+func (s *Store) Formats() []int { return append([]int(nil), s.meta.formats...) }
+
+// Secure tells whether every object must have fs-verity.
+func (s *Store) Secure() bool { return s.mode == VerityRequire }
+
+// Verity is require in a secure store, off where Init was told so, else auto.
+func (s *Store) Verity() Verity { return s.mode }
+
+// ObjectsDir is the directory objects/, for mounting; it belongs to the store and
+// is closed with it. It is nil in a store without objects that is open read-only.
+func (s *Store) ObjectsDir() *os.File { return s.objectsFile }
+
+// Sync makes everything durable that was written so far, with one call for the
+// whole file system. It comes before the first entry that names new objects.
+func (s *Store) Sync() error {
+	if err := retry(func() error { return unix.Syncfs(s.root.fd) }); err != nil {
+		return fmt.Errorf("sync store %s: %w", s.root.path, err)
+	}
+	return nil
+}
+
+func (s *Store) mayWrite() error {
+	if s.readOnly {
+		return fmt.Errorf("store %s: %w", s.root.path, ErrReadOnly)
+	}
+	return nil
+}
