@@ -63,7 +63,7 @@ func openTarget(path string) (*os.File, error) {
 	}
 	t, err := os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrTarget, err)
+		return nil, fmt.Errorf("%w %s: %w", ErrTarget, path, errors.Unwrap(err))
 	}
 	return t, nil
 }

@@ -1,14 +1,13 @@
 package mount
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/flatroot/flatroot/erofs"
 	"github.com/flatroot/flatroot/fsverity"
 )
 
@@ -79,32 +78,21 @@ func (f *Features) probeOverlay() error {
 	return nil
 }
 
-// composefsMagic begins the file of a composefs image, before the EROFS
-// superblock at 1024 (struct lcfs_erofs_header_s of libcomposefs).
-const composefsMagic = 0xd078629a
-
-// headerSize is that header's size; flags are its third 32-bit word.
-const headerSize = 32
-
-// flagHasACL is the only flag: some file has a POSIX ACL.
-const flagHasACL = 1 << 0
-
 func inspectImage(image *os.File) (ImageFacts, error) {
 	st, err := image.Stat()
 	if err != nil {
 		return ImageFacts{}, fmt.Errorf("inspect image: %w", err)
 	}
-	var h [headerSize]byte
-	if _, err := image.ReadAt(h[:], 0); errors.Is(err, io.EOF) {
-		return ImageFacts{}, fmt.Errorf("%s is not a composefs image: only %d bytes", image.Name(), st.Size())
-	} else if err != nil {
-		return ImageFacts{}, fmt.Errorf("read image header: %w", err)
+	m, err := erofs.Open(image, st.Size())
+	if err != nil {
+		return ImageFacts{}, fmt.Errorf("%s can't be mounted: %w", image.Name(), err)
 	}
-	if m := binary.LittleEndian.Uint32(h[:]); m != composefsMagic {
-		return ImageFacts{}, fmt.Errorf("%s is not a composefs image: magic %08x, want %08x", image.Name(), m, uint32(composefsMagic))
+	if m.Version() < 0 {
+		// The kernel would mount it, but it is none of ours: an EROFS image made
+		// for another purpose has not been through our writer or our checks.
+		return ImageFacts{}, fmt.Errorf("%s is EROFS but not a composefs image", image.Name())
 	}
-	facts := ImageFacts{Size: st.Size()}
-	facts.NoACL = binary.LittleEndian.Uint32(h[8:])&flagHasACL == 0
+	facts := ImageFacts{Size: st.Size(), NoACL: !m.HasACL()}
 	facts.Verity, err = fsverity.Measure(image)
 	facts.CanVerity = err == nil || errors.Is(err, fsverity.ErrNoVerity)
 	return facts, nil
@@ -116,7 +104,3 @@ func canVerity(dir *os.File) bool {
 	_, err := fsverity.Measure(dir)
 	return errors.Is(err, fsverity.ErrNoVerity)
 }
-
-// sampleSize is how many objects are looked at to find out whether a store's
-// objects have fs-verity: all or none have, but for accidents.
-const sampleSize = 8

@@ -9,6 +9,10 @@ import (
 	"github.com/flatroot/flatroot/fsverity"
 )
 
+// sampleSize is how many objects are looked at to find out whether a store's
+// objects have fs-verity: all or none have, but for accidents.
+const sampleSize = 8
+
 // sampleObjects measures the first few objects that the image names. What can't
 // be read counts as not found: the sample only guides Auto, and the image itself
 // is judged by the kernel.
