@@ -86,6 +86,8 @@ type Limits struct {
 	MaxXattrBytes      int64 // their names and values, in bytes; 256 KiB
 	MaxLayerXattrBytes int64 // the same, all entries together; 256 MiB
 	MaxPAXBytes        int64 // bytes of an extension header or sparse map; 1 MiB
+	MaxRatio           int64 // of a tar over 1 GiB to its compressed blob; 500
+	MaxImageEntries    int64 // entries of all layers of an image; 4 Mi
 }
 
 // withDefaults returns l with its zero fields filled in.
@@ -102,6 +104,8 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.MaxXattrBytes, 256<<10)
 	fill(&l.MaxLayerXattrBytes, 256<<20)
 	fill(&l.MaxPAXBytes, 1<<20)
+	fill(&l.MaxRatio, 500)
+	fill(&l.MaxImageEntries, defaultImageEntries)
 	return l
 }
 

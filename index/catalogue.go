@@ -1,0 +1,323 @@
+package index
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/flatroot/flatroot/fsverity"
+	"github.com/flatroot/flatroot/oci"
+	"github.com/flatroot/flatroot/store"
+	"github.com/flatroot/flatroot/store/stream"
+)
+
+// Info says what a store has of an image.
+type Info struct {
+	Name       string
+	Manifest   digest.Digest // empty: the image came from a dump and has no layers
+	Config     digest.Digest
+	Image      fsverity.Digest
+	ImageBytes int64
+	Rules      Rules // empty: not known, as of a dump
+	Layers     []LayerInfo
+
+	ManifestRaw, ConfigRaw []byte
+	MediaType              string // of the manifest
+}
+
+// LayerInfo is a layer of an image in a store.
+type LayerInfo struct {
+	DiffID    oci.DiffID
+	Blob      digest.Digest // as the manifest has it
+	BlobSize  int64
+	MediaType string
+	Stream    fsverity.Digest
+	TarSize   int64
+	Objects   int // that the stream refers to
+}
+
+// ErrNoImage is wrapped by errors about names that the store does not have.
+var ErrNoImage = errors.New("no such image")
+
+// refs are the two places where a name may stand: for a manifest and for an image itself.
+type refs struct{ tag, image string }
+
+func refsOf(name string) (refs, error) {
+	enc, err := store.EncodeTag(name)
+	if err != nil {
+		return refs{}, err
+	}
+	return refs{tag: "oci/" + enc, image: enc}, nil
+}
+
+// refOf reads a ref; empty: there is none.
+func refOf(s *store.Store, k store.Kind, ref string) (string, error) {
+	entry, err := s.Ref(k, ref)
+	return entry, ignoreMissing(err)
+}
+
+// Images yields the images that the store has names for, in byte order of the names. What can't be read of one is that
+// one's error.
+func Images(s *store.Store) iter.Seq2[*Info, error] {
+	return func(yield func(*Info, error) bool) {
+		names, err := Names(s)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for _, name := range names {
+			i, err := Find(s, name)
+			if err != nil {
+				err = fmt.Errorf("image %s: %w", name, err)
+			}
+			if !yield(i, err) {
+				return
+			}
+		}
+	}
+}
+
+// Names lists all names of images, each once, in byte order.
+func Names(s *store.Store) ([]string, error) {
+	var names []string
+	for r, err := range s.Refs(store.Streams, "oci") {
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, store.DecodeTag(strings.TrimPrefix(r.Name, "oci/")))
+	}
+	for r, err := range s.Refs(store.Images, "") {
+		if err != nil {
+			return nil, err
+		}
+		if !strings.Contains(r.Name, "/") { // what lies deeper are refs of another kind
+			names = append(names, store.DecodeTag(r.Name))
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// Find finds an image by its name. A ref to an image goes before a tag of the same name.
+func Find(s *store.Store, name string) (*Info, error) {
+	at, err := refsOf(name)
+	if err != nil {
+		return nil, err
+	}
+	hex, err := refOf(s, store.Images, at.image)
+	if err != nil {
+		return nil, err
+	}
+	entry, err := refOf(s, store.Streams, at.tag)
+	switch {
+	case err != nil:
+		return nil, err
+	case entry != "":
+		return findTagged(s, name, entry, hex)
+	case hex == "":
+		return nil, noImage(name)
+	}
+	return findImage(s, name, hex)
+}
+
+func noImage(name string) error {
+	return fmt.Errorf("%w: %q (flatroot images lists what there is)", ErrNoImage, name)
+}
+
+func findImage(s *store.Store, name, hex string) (*Info, error) {
+	d, err := s.Entry(store.Images, hex)
+	if err != nil {
+		return nil, err
+	}
+	i := &Info{Name: name, Image: d}
+	i.ImageBytes, err = objectSize(s, d)
+	return i, err
+}
+
+// findTagged reads a tag's manifest; hex, if there is one, is the image that the name itself refers to.
+func findTagged(s *store.Store, name, entry, hex string) (*Info, error) {
+	d, ok := strings.CutPrefix(entry, manifestEntry(""))
+	if !ok || oci.CheckDigest(digest.Digest(d)) != nil {
+		return nil, fmt.Errorf("tag %q leads to %q, which is no manifest", name, entry)
+	}
+	rules := OCI1
+	if hex != "" {
+		var err error
+		if rules, err = rulesOf(s, digest.Digest(d), hex); err != nil {
+			return nil, err
+		}
+	}
+	i, err := lookUp(s, digest.Digest(d), rules)
+	if err == nil && i == nil {
+		err = errors.New("parts of it are missing: pull it again")
+	}
+	if err != nil {
+		return nil, err
+	}
+	i.Name = name
+	return i, nil
+}
+
+// rulesOf finds the rule of an image among those that its config refers to.
+func rulesOf(s *store.Store, manifest digest.Digest, hex string) (Rules, error) {
+	_, refs, err := entryRefs(s, manifestEntry(manifest))
+	if err != nil {
+		return "", err
+	}
+	_, config, err := configOf(refs)
+	if err != nil {
+		return "", err
+	}
+	if refs, err = streamRefs(s, config); err != nil {
+		return "", err
+	}
+	for _, r := range []Rules{OCI1, Faithful1} {
+		if id, ok := refNamed(refs, imageKey(r)); ok && id.String() == hex {
+			return r, nil
+		}
+	}
+	return "", fmt.Errorf("image %s is none of those that its config refers to", hex)
+}
+
+func configOf(refs []stream.NamedRef) (digest.Digest, fsverity.Digest, error) {
+	for _, r := range refs {
+		if d, ok := strings.CutPrefix(r.Name, stream.ConfigPrefix); ok {
+			return digest.Digest(d), r.ID, nil
+		}
+	}
+	return "", fsverity.Digest{}, errors.New("the manifest's stream names no config")
+}
+
+func refNamed(refs []stream.NamedRef, name string) (fsverity.Digest, bool) {
+	i := slices.IndexFunc(refs, func(r stream.NamedRef) bool { return r.Name == name })
+	if i < 0 {
+		return fsverity.Digest{}, false
+	}
+	return refs[i].ID, true
+}
+
+// lookUp reads what the store has of a manifest. It is nil if a part is missing: manifest, config, the image by these
+// rules, or a layer that was verified here.
+func lookUp(s *store.Store, manifest digest.Digest, rules Rules) (*Info, error) {
+	i, err := readInfo(s, manifest, cmp.Or(rules, OCI1))
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, errIncomplete) {
+		return nil, nil
+	}
+	return i, err
+}
+
+var errIncomplete = errors.New("incomplete")
+
+func readInfo(s *store.Store, manifest digest.Digest, rules Rules) (*Info, error) {
+	id, refs, err := entryRefs(s, manifestEntry(manifest))
+	if err != nil {
+		return nil, err
+	}
+	i := &Info{Manifest: manifest, Rules: rules}
+	var configID fsverity.Digest
+	if i.Config, configID, err = configOf(refs); err != nil {
+		return nil, err
+	}
+	if i.ManifestRaw, err = readDocument(s, id); err != nil {
+		return nil, err
+	}
+	if i.ConfigRaw, err = readDocument(s, configID); err != nil {
+		return nil, err
+	}
+	if refs, err = streamRefs(s, configID); err != nil {
+		return nil, err
+	}
+	var ok bool
+	if i.Image, ok = refNamed(refs, imageKey(rules)); !ok {
+		return nil, errIncomplete
+	}
+	if err := i.readImage(s); err != nil {
+		return nil, err
+	}
+	return i, i.readLayers(s, refs)
+}
+
+func (i *Info) readImage(s *store.Store) error {
+	if d, err := s.Entry(store.Images, i.Image.String()); err != nil || d != i.Image {
+		return cmp.Or(err, errIncomplete)
+	}
+	var err error
+	i.ImageBytes, err = objectSize(s, i.Image)
+	return err
+}
+
+func (i *Info) readLayers(s *store.Store, refs []stream.NamedRef) error {
+	img, err := oci.ParseImage(ocispec.Descriptor{Digest: i.Manifest, Size: int64(len(i.ManifestRaw))}, i.ManifestRaw, i.ConfigRaw)
+	if err != nil {
+		return err
+	}
+	i.MediaType = img.Descriptor.MediaType
+	for _, l := range img.Layers {
+		id, ok := refNamed(refs, l.DiffID.String())
+		if !ok {
+			return errIncomplete
+		}
+		info := LayerInfo{DiffID: l.DiffID, Blob: l.Descriptor.Digest, BlobSize: l.Descriptor.Size, MediaType: l.Descriptor.MediaType, Stream: id}
+		if err := info.read(s); err != nil {
+			return err
+		}
+		i.Layers = append(i.Layers, info)
+	}
+	return nil
+}
+
+func (l *LayerInfo) read(s *store.Store) error {
+	if note, err := s.Note(notesVerified, l.DiffID.String()); err != nil || note != l.Stream.String() {
+		return cmp.Or(err, errIncomplete)
+	}
+	st, err := openLayer(s, l.Stream)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	l.Objects, l.TarSize = st.NumObjects(), st.Size()
+	return nil
+}
+
+func objectSize(s *store.Store, d fsverity.Digest) (int64, error) {
+	f, err := s.OpenObject(d)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if info.Size() == 0 { // what a crash can leave of an image that another tool did not sync
+		return 0, errIncomplete
+	}
+	return info.Size(), nil
+}
+
+// currentName tells whether a name stands for an image already, so that nothing has to be written. The empty name does.
+func currentName(s *store.Store, name string, manifest digest.Digest, r Rules, image fsverity.Digest) (bool, error) {
+	if name == "" {
+		return true, nil
+	}
+	at, err := refsOf(name)
+	if err != nil {
+		return false, err
+	}
+	entry, err := refOf(s, store.Streams, at.tag)
+	if err != nil {
+		return false, err
+	}
+	hex, err := refOf(s, store.Images, at.image)
+	want := ""
+	if r != OCI1 {
+		want = image.String()
+	}
+	return entry == manifestEntry(manifest) && hex == want, err
+}

@@ -1,0 +1,324 @@
+package index
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/flatroot/flatroot/fsverity"
+	"github.com/flatroot/flatroot/tree"
+)
+
+// Rules names the rule by which layers become a tree. The rules' page is doc/formats/oci-1.md.
+type Rules string
+
+const (
+	// OCI1 is the rule whose images other composefs tools look for.
+	OCI1 Rules = "oci-1"
+	// Faithful1 leaves the root, /run and all extended attributes as the layers have them.
+	Faithful1 Rules = "faithful-1"
+)
+
+// ParseRules checks a rule's name; the empty one is OCI1.
+func ParseRules(s string) (Rules, error) {
+	switch r := Rules(s); r {
+	case "":
+		return OCI1, nil
+	case OCI1, Faithful1:
+		return r, nil
+	}
+	return "", fmt.Errorf("unknown rules %q: use %s or %s", s, OCI1, Faithful1)
+}
+
+// FlattenOptions are Flatten's.
+type FlattenOptions struct {
+	Rules     Rules // empty: OCI1
+	Algorithm fsverity.Algorithm
+	// MaxEntries bounds the entries of all layers together; 0: 4 Mi.
+	MaxEntries int64
+}
+
+const (
+	whiteoutPrefix = ".wh."         // OCI image specification, layer.md, "Whiteouts"
+	opaqueMarker   = ".wh..wh..opq" // the same, "Opaque Whiteout"
+	aufsPrefix     = ".wh..wh."     // names that AUFS keeps for itself
+
+	defaultImageEntries = 4 << 20
+)
+
+// defaultDir is what a missing parent, and a root that no layer has, look like.
+var defaultDir = tree.Attr{Mode: tree.Directory | 0o755, Nlink: 2}
+
+// Flatten merges layers, lowest first, into one tree. An error names the layer, counted from 1, and its entry.
+func Flatten(ctx context.Context, layers []*Layer, o FlattenOptions) (*tree.Tree, error) {
+	m := &merger{t: tree.New(o.Algorithm, defaultDir)}
+	entries := int64(0)
+	limit := o.MaxEntries
+	if limit == 0 {
+		limit = defaultImageEntries
+	}
+	for i, l := range layers {
+		entries += int64(l.Len())
+		err := checkLimit("entries of the image", entries, limit, "--max-image-entries")
+		if err == nil {
+			err = m.merge(ctx, l)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("layer %d (%s): %w", i+1, l.DiffID, err)
+		}
+	}
+	if o.Rules != Faithful1 {
+		if err := m.normalize(); err != nil {
+			return nil, err
+		}
+	}
+	m.t.Canonicalize()
+	return m.t, nil
+}
+
+// merger puts entries into a tree.
+type merger struct {
+	t     *tree.Tree
+	layer *Layer
+
+	// The directory of the entry before: entries of one directory mostly follow each other.
+	dirPath []byte
+	dir     tree.Node
+}
+
+func (m *merger) merge(ctx context.Context, l *Layer) error {
+	m.layer = l
+	if err := each(ctx, l, m.hide); err != nil {
+		return err
+	}
+	m.forget()
+	return each(ctx, l, m.add)
+}
+
+// each calls f for every entry of a layer.
+func each(ctx context.Context, l *Layer, f func(*Entry) error) error {
+	n := 0
+	for e := range l.Entries() {
+		n++
+		err := f(e)
+		if err == nil && n%1024 == 0 {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return fmt.Errorf("entry %d, %q: %w", n, e.Name, err)
+		}
+	}
+	return nil
+}
+
+// forget drops the remembered directory, which may have gone.
+func (m *merger) forget() { m.dirPath = nil }
+
+func split(path []byte) (dir, base []byte) {
+	i := bytes.LastIndexByte(path, '/')
+	if i < 0 {
+		return nil, path
+	}
+	return path[:i], path[i+1:]
+}
+
+// hide lets a whiteout do its work on what the layers below have.
+func (m *merger) hide(e *Entry) error {
+	dir, base := split(e.Name)
+	hidden, ok := bytes.CutPrefix(base, []byte(whiteoutPrefix))
+	if !ok {
+		return nil
+	}
+	if len(hidden) == 0 || string(hidden) == "." || string(hidden) == ".." {
+		return errMarker
+	}
+	parent, ok := m.find(dir)
+	switch {
+	case !ok: // nothing there to hide
+	case string(base) == opaqueMarker:
+		m.t.RemoveChildren(parent)
+	case bytes.HasPrefix(base, []byte(aufsPrefix)):
+	default:
+		m.t.Remove(parent, hidden)
+	}
+	return nil
+}
+
+// find walks a path. Symlinks are not followed.
+func (m *merger) find(path []byte) (tree.Node, bool) {
+	n := tree.Root
+	for len(path) > 0 {
+		name, rest, _ := bytes.Cut(path, []byte{'/'})
+		next, ok := m.t.Lookup(n, name)
+		if !ok {
+			return tree.None, false
+		}
+		n, path = next, rest
+	}
+	return n, true
+}
+
+var (
+	errMarker  = errors.New("a whiteout of no name, or of the directory itself or its parent")
+	errParent  = errors.New("its parent is no directory (symlinks are not followed)")
+	errRootDir = errors.New("the root must be a directory")
+)
+
+// parent finds an entry's directory, and makes what is missing of it.
+func (m *merger) parent(path []byte) (tree.Node, error) {
+	if m.dirPath != nil && bytes.Equal(path, m.dirPath) {
+		return m.dir, nil
+	}
+	n := tree.Root
+	for rest := path; len(rest) > 0; {
+		var name []byte
+		name, rest, _ = bytes.Cut(rest, []byte{'/'})
+		next, ok := m.t.Lookup(n, name)
+		if !ok {
+			var err error
+			if next, err = m.t.Add(n, name, defaultDir); err != nil {
+				return tree.None, err
+			}
+		}
+		if !m.t.IsDir(next) {
+			return tree.None, errParent
+		}
+		n = next
+	}
+	m.dirPath, m.dir = append(m.dirPath[:0], path...), n
+	return n, nil
+}
+
+// add puts an entry into the tree. Whiteouts have had their turn.
+func (m *merger) add(e *Entry) error {
+	dirPath, name := split(e.Name)
+	if bytes.HasPrefix(name, []byte(whiteoutPrefix)) {
+		return nil
+	}
+	if len(e.Name) == 0 {
+		if e.Hardlink || e.Mode&tree.TypeMask != tree.Directory {
+			return errRootDir
+		}
+		return m.setDir(tree.Root, e)
+	}
+	dir, err := m.parent(dirPath)
+	if err != nil {
+		return err
+	}
+	old, exists := m.t.Lookup(dir, name)
+	if e.Hardlink {
+		return m.link(e, dir, name, exists)
+	}
+	if exists {
+		if m.t.IsDir(old) && e.Mode&tree.TypeMask == tree.Directory {
+			return m.setDir(old, e)
+		}
+		m.remove(dir, name, old)
+	}
+	n, err := m.t.Add(dir, name, m.attr(e))
+	if err != nil {
+		return err
+	}
+	return m.fill(n, e)
+}
+
+func (m *merger) remove(dir tree.Node, name []byte, old tree.Node) {
+	if m.t.IsDir(old) {
+		m.forget()
+	}
+	m.t.Remove(dir, name)
+}
+
+func (m *merger) setDir(n tree.Node, e *Entry) error {
+	if err := m.t.SetAttr(n, m.attr(e)); err != nil {
+		return err
+	}
+	return m.t.SetXattrs(n, e.Xattrs)
+}
+
+func (m *merger) attr(e *Entry) tree.Attr {
+	return tree.Attr{
+		Mode: e.Mode, Nlink: 1, UID: e.UID, GID: e.GID, Rdev: e.Rdev,
+		Size: uint64(e.Size), MtimeSec: e.MtimeSec, MtimeNsec: e.MtimeNsec,
+	}
+}
+
+// fill gives a new node what its type has besides attributes.
+func (m *merger) fill(n tree.Node, e *Entry) error {
+	if err := m.t.SetXattrs(n, e.Xattrs); err != nil {
+		return err
+	}
+	switch e.Mode & tree.TypeMask {
+	case tree.Symlink:
+		return m.t.SetTarget(n, e.Link)
+	case tree.Regular:
+		if e.Object < 0 {
+			return m.t.SetContent(n, e.Content)
+		}
+		d, err := m.layer.Digest(e.Object)
+		if err != nil {
+			return err
+		}
+		return m.t.SetObject(n, d)
+	}
+	return nil
+}
+
+// link binds a name to the inode that its target has now. What the name was before goes; the inode stays.
+func (m *merger) link(e *Entry, dir tree.Node, name []byte, exists bool) error {
+	target, ok := m.find(e.Link)
+	switch {
+	case !ok:
+		return fmt.Errorf("hard link to %q, which does not exist", e.Link)
+	case bytes.Equal(e.Link, e.Name):
+		return fmt.Errorf("hard link to itself")
+	case m.t.IsDir(target):
+		return fmt.Errorf("hard link to the directory %q", e.Link)
+	}
+	if exists {
+		old, _ := m.t.Lookup(dir, name)
+		m.remove(dir, name, old)
+	}
+	return m.t.Link(dir, name, target)
+}
+
+// normalize makes of the merged tree the one that is booted: what depends on where and how an image was built goes.
+func (m *merger) normalize() error {
+	t := m.t
+	if usr, ok := t.Lookup(tree.Root, []byte("usr")); ok && t.IsDir(usr) {
+		a := t.Attr(usr)
+		if err := t.SetAttr(tree.Root, a); err != nil {
+			return err
+		}
+		t.CopyXattrs(tree.Root, usr)
+	}
+	if run, ok := t.Lookup(tree.Root, []byte("run")); ok && t.IsDir(run) {
+		t.RemoveChildren(run)
+		a, root := t.Attr(run), t.Attr(tree.Root)
+		a.MtimeSec, a.MtimeNsec = root.MtimeSec, root.MtimeNsec
+		if err := t.SetAttr(run, a); err != nil {
+			return err
+		}
+	}
+	return m.filterXattrs()
+}
+
+// keptXattr is the only extended attribute that says the same on every machine.
+const keptXattr = "security.capability"
+
+func (m *merger) filterXattrs() error {
+	t := m.t
+	for n := range tree.Node(t.Len()) {
+		set := t.XattrSet(n)
+		if set < 0 {
+			continue
+		}
+		xs := slices.DeleteFunc(t.Xattrs(n), func(x tree.Xattr) bool { return x.Name != keptXattr })
+		if err := t.SetXattrs(n, xs); err != nil {
+			return err
+		}
+	}
+	return nil
+}

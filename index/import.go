@@ -1,0 +1,329 @@
+package index
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/flatroot/flatroot/fsverity"
+	"github.com/flatroot/flatroot/oci"
+	"github.com/flatroot/flatroot/store"
+	"github.com/flatroot/flatroot/store/stream"
+	"github.com/flatroot/flatroot/tree"
+)
+
+// ImageWriter writes the image of a tree and returns its digest. It is erofs.Write, lent by who calls Import.
+type ImageWriter func(w io.Writer, t *tree.Tree) (fsverity.Digest, error)
+
+// Progress hears of an import's layers. Its methods are called from several goroutines.
+type Progress interface {
+	// Start announces a layer that is fetched; the function it returns is told compressed bytes as they are read, and 0 at
+	// the end.
+	Start(l oci.Layer) func(n int64)
+	// Reused announces a layer of which nothing is fetched.
+	Reused(l oci.Layer)
+	// Step announces work on the image as a whole.
+	Step(what string)
+}
+
+// ImportOptions are Import's and Digest's. Image is required, all else may be zero.
+type ImportOptions struct {
+	Image    ImageWriter
+	Name     string // tag to set; empty: none, and the next gc takes the image away
+	Rules    Rules
+	Expect   fsverity.Digest // the image must have this digest
+	Platform oci.Platform    // for which the source was opened; under it an image index is remembered
+	Limits   Limits
+	Jobs     int // layers at once; 0: 4
+	Progress Progress
+}
+
+const defaultJobs = 4
+
+// Report says what an import did. Its JSON form is part of the command's interface.
+type Report struct {
+	Name       string             `json:"name,omitempty"`
+	Manifest   digest.Digest      `json:"manifest,omitempty"`
+	Config     digest.Digest      `json:"config,omitempty"`
+	Image      fsverity.Digest    `json:"image"`
+	Algorithm  fsverity.Algorithm `json:"algorithm"`
+	Format     int                `json:"format"`
+	Rules      Rules              `json:"rules"`
+	ImageBytes int64              `json:"image_bytes"`
+	Layers     LayerCounts        `json:"layers"`
+	Bytes      ByteCounts         `json:"bytes"`
+	Objects    ObjectCounts       `json:"objects"`
+}
+
+// LayerCounts counts an image's layers, a layer that occurs twice once.
+type LayerCounts struct {
+	Total   int `json:"total"`
+	Reused  int `json:"reused"`
+	Fetched int `json:"fetched"`
+}
+
+// ByteCounts counts bytes: of blobs as they are stored at the source, and of new objects.
+type ByteCounts struct {
+	Fetched    int64 `json:"fetched"`
+	Resumed    int64 `json:"resumed"`
+	Reused     int64 `json:"reused"`
+	ObjectsNew int64 `json:"objects_new"`
+}
+
+// ObjectCounts counts objects: those that each layer refers to, and those of them that were not there before.
+type ObjectCounts struct {
+	Total int `json:"total"`
+	New   int `json:"new"`
+}
+
+// ExpectError says that an image has another digest than the one asked for.
+type ExpectError struct {
+	Want, Got fsverity.Digest
+	Rules     Rules
+}
+
+// Error names both digests.
+func (e *ExpectError) Error() string {
+	return fmt.Sprintf("the image has digest %s by the rules %s, not the expected %s; nothing was named", e.Got, e.Rules, e.Want)
+}
+
+type importer struct {
+	ImportOptions
+	s       *store.Store
+	src     oci.Source
+	img     *oci.Image
+	hashers *hashers
+	report  Report
+	layers  []*importedLayer // distinct, in the image's order
+}
+
+// importedLayer is a layer of the image at hand, from the source or from the store.
+type importedLayer struct {
+	oci.Layer
+	number  int             // in the image, from 1
+	tar     *Layer          // what it holds, once it was read
+	id      fsverity.Digest // of its stream
+	result  *layerResult    // nil: reused
+	objects int
+}
+
+func (l *importedLayer) String() string {
+	return fmt.Sprintf("layer %d (%s)", l.number, l.Descriptor.Digest)
+}
+
+// Import brings an image into the store and gives it a name: objects and layer streams first, then one flattened image,
+// then entries, then the name, each durable before the next. Of layers whose diffID the store has under a stream that was
+// verified here nothing is fetched; of a manifest that is complete in the store just its digest is asked for.
+func Import(ctx context.Context, s *store.Store, src oci.Source, o ImportOptions) (*Report, error) {
+	im := newImporter(s.Algorithm(), src, o)
+	im.s = s
+	desc, err := src.Resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if done, err := im.fromStore(im.remembered(desc.Digest)); done || err != nil {
+		return im.done(err)
+	}
+	if im.img, err = src.Image(ctx); err != nil {
+		return nil, err
+	}
+	if done, err := im.fromStore(im.img.Descriptor.Digest); done || err != nil {
+		return im.done(err)
+	}
+	if err := im.fetchLayers(ctx); err != nil {
+		return nil, errors.Join(err, im.keepFetched())
+	}
+	t, err := im.flatten(ctx)
+	if err != nil {
+		return nil, errors.Join(err, im.keepFetched())
+	}
+	return im.done(im.finish(t))
+}
+
+// Digest computes an image's digest and stores nothing.
+func Digest(ctx context.Context, src oci.Source, a fsverity.Algorithm, o ImportOptions) (*Report, error) {
+	im := newImporter(a, src, o)
+	t, err := im.tree(ctx)
+	if err != nil {
+		return nil, err
+	}
+	count := &countWriter{}
+	im.report.Image, err = im.Image(count, t)
+	im.report.ImageBytes = count.n
+	return im.done(err)
+}
+
+// ReadTree gives the flattened tree of a source's image and stores nothing.
+func ReadTree(ctx context.Context, src oci.Source, a fsverity.Algorithm, o ImportOptions) (*tree.Tree, error) {
+	return newImporter(a, src, o).tree(ctx)
+}
+
+func newImporter(a fsverity.Algorithm, src oci.Source, o ImportOptions) *importer {
+	o.Limits = o.Limits.withDefaults()
+	o.Rules = cmp.Or(o.Rules, OCI1)
+	o.Jobs = cmp.Or(o.Jobs, defaultJobs)
+	if o.Progress == nil {
+		o.Progress = silent{}
+	}
+	return &importer{ImportOptions: o, src: src, report: Report{Name: o.Name, Algorithm: a, Rules: o.Rules, Format: 1}}
+}
+
+// tree reads all layers without a store.
+func (im *importer) tree(ctx context.Context) (*tree.Tree, error) {
+	var err error
+	if im.img, err = im.src.Image(ctx); err != nil {
+		return nil, err
+	}
+	if err := im.fetchLayers(ctx); err != nil {
+		return nil, err
+	}
+	return im.flatten(ctx)
+}
+
+// done completes the report, and holds the image against the digest that was asked for.
+func (im *importer) done(err error) (*Report, error) {
+	if err != nil {
+		return nil, err
+	}
+	if im.img != nil {
+		im.report.Manifest, im.report.Config = im.img.Descriptor.Digest, im.img.ConfigDescriptor.Digest
+	}
+	if err := im.expected(im.report.Image); err != nil {
+		return nil, err
+	}
+	return &im.report, nil
+}
+
+func (im *importer) expected(d fsverity.Digest) error {
+	if !im.Expect.IsZero() && d != im.Expect {
+		return &ExpectError{Want: im.Expect, Got: d, Rules: im.Rules}
+	}
+	return nil
+}
+
+type silent struct{}
+
+func (silent) Start(oci.Layer) func(int64) { return nil }
+func (silent) Reused(oci.Layer)            {}
+func (silent) Step(string)                 {}
+
+type countWriter struct{ n int64 }
+
+func (w *countWriter) Write(p []byte) (int, error) {
+	w.n += int64(len(p))
+	return len(p), nil
+}
+
+func (im *importer) contents() contents {
+	if im.s == nil {
+		return hashed{im.report.Algorithm}
+	}
+	return stored{im.s}
+}
+
+// fetchLayers reads the layers that the store does not have, several at once.
+func (im *importer) fetchLayers(ctx context.Context) error {
+	im.distinctLayers()
+	im.report.Layers.Total = len(im.layers)
+	im.hashers = startHashers(im.contents())
+	defer im.hashers.stop()
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(im.Jobs)
+	for _, l := range im.layers {
+		g.Go(func() error {
+			if err := im.getLayer(ctx, l); err != nil {
+				return fmt.Errorf("%s of %s: %w", l, im.src, err)
+			}
+			return nil
+		})
+	}
+	err := g.Wait()
+	im.countLayers()
+	return err
+}
+
+func (im *importer) distinctLayers() {
+	seen := map[oci.DiffID]bool{}
+	for i, l := range im.img.Layers {
+		if !seen[l.DiffID] {
+			seen[l.DiffID] = true
+			im.layers = append(im.layers, &importedLayer{Layer: l, number: i + 1})
+		}
+	}
+}
+
+func (im *importer) countLayers() {
+	r := &im.report
+	for _, l := range im.layers {
+		switch {
+		case l.tar == nil:
+		case l.result == nil:
+			r.Layers.Reused++
+			r.Bytes.Reused += l.Descriptor.Size
+		default:
+			r.Layers.Fetched++
+			r.Bytes.Fetched += l.result.blobSize
+			r.Objects.New += l.result.newObjects
+			r.Bytes.ObjectsNew += l.result.newBytes
+		}
+		r.Objects.Total += l.objects
+	}
+}
+
+// getLayer takes a layer from the store or from the source.
+func (im *importer) getLayer(ctx context.Context, l *importedLayer) error {
+	if im.s != nil {
+		reused, err := im.reuse(ctx, l)
+		if reused || err != nil {
+			return err
+		}
+	}
+	return im.fetch(ctx, l)
+}
+
+// fetch reads a layer from the source, and compares all that was computed with all that was claimed.
+func (im *importer) fetch(ctx context.Context, l *importedLayer) (err error) {
+	tell := im.Progress.Start(l.Layer)
+	blob, err := im.src.OpenBlob(ctx, l.Descriptor)
+	if err != nil {
+		return err
+	}
+	defer blob.Close()
+	j := &layerJob{hashers: im.hashers, to: im.contents(), alg: im.report.Algorithm, limits: im.Limits, tell: tell}
+	if im.s != nil {
+		j.stream = stream.NewWriter(im.report.Algorithm, stream.OCILayer, stream.WriterOptions{Scratch: im.s.Scratch})
+		defer func() { err = errors.Join(err, j.stream.Close()) }()
+	}
+	r, err := j.read(ctx, blob, l.Descriptor.Size)
+	if err != nil {
+		return err
+	}
+	if err := checkClaims(l.Layer, r); err != nil {
+		return err
+	}
+	if j.stream != nil {
+		if l.id, l.objects, err = storeStream(ctx, im.s, j.stream, r); err != nil {
+			return err
+		}
+	}
+	l.result, l.tar = r, r.layer
+	if tell != nil {
+		tell(0)
+	}
+	return nil
+}
+
+func checkClaims(l oci.Layer, r *layerResult) error {
+	if r.blob != l.Descriptor.Digest {
+		return &oci.DigestError{What: "blob", Want: l.Descriptor.Digest, Got: r.blob}
+	}
+	if r.diffID != l.DiffID {
+		return &oci.DigestError{What: "tar (the config's diffID)", Want: digest.Digest(l.DiffID), Got: digest.Digest(r.diffID)}
+	}
+	return nil
+}
