@@ -100,7 +100,7 @@ func (r *treeReader) take(v visit) error {
 }
 
 func (r *treeReader) addRoot(i *Inode) error {
-	r.t = tree.New(r.o.Algorithm, r.attr(i))
+	r.t = tree.New(r.o.Algorithm, i.attr)
 	r.dirs = append(r.dirs, tree.Root)
 	r.count(i)
 	_, err := r.setXattrs(tree.Root, i)
@@ -111,15 +111,6 @@ func (r *treeReader) addRoot(i *Inode) error {
 func (r *treeReader) count(i *Inode) {
 	r.next++
 	r.last = i.nid
-}
-
-// attr has what a tree keeps: a size for files only.
-func (r *treeReader) attr(i *Inode) tree.Attr {
-	a := i.attr
-	if !i.isRegular() {
-		a.Size = 0
-	}
-	return a
 }
 
 // isGenerated tells whether a name is one of the whiteouts that versions 0 and 1 put in every root. They have no other
@@ -148,7 +139,7 @@ func (r *treeReader) add(dir tree.Node, name string, i *Inode) (tree.Node, error
 func joinPath(dir, name string) string { return strings.TrimSuffix(dir, "/") + "/" + name }
 
 func (r *treeReader) addNode(dir tree.Node, name string, i *Inode) (tree.Node, error) {
-	a := r.attr(i)
+	a := i.attr
 	if r.escapes() && isDevice0(i) {
 		return tree.None, corrupt("a whiteout that is not escaped")
 	}

@@ -112,10 +112,13 @@ func (m *Image) eachInline(area []byte, visit func(xattrEntry) (bool, error)) er
 		if err != nil {
 			return err
 		}
+		area = area[n:]
+		if n == disk.XattrEntrySize && e.prefix == "" {
+			continue // no name, no value: mkfs.erofs --root-xattr-isize fills room with such
+		}
 		if more, err := visit(e); !more || err != nil {
 			return err
 		}
-		area = area[n:]
 	}
 	return nil
 }
