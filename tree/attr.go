@@ -3,6 +3,7 @@ package tree
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -182,8 +183,12 @@ func (t *Tree) SetPayload(n Node, b []byte) error {
 	return err
 }
 
-// SetObject sets a regular file's digest, and as its object path the one at which stores keep it.
+// SetObject sets a regular file's digest, and as its object path the one at which stores keep it. The zero digest takes
+// both away.
 func (t *Tree) SetObject(n Node, digest fsverity.Digest) error {
+	if digest.IsZero() {
+		return errors.Join(t.SetDigest(n, digest), t.SetPayload(n, nil))
+	}
 	if err := t.SetDigest(n, digest); err != nil {
 		return err
 	}
@@ -244,8 +249,7 @@ type Xattr struct {
 }
 
 // XattrMax is the number of bytes that all of a node's extended attributes may cost together: 12, and for each 7 and the
-// lengths of its name and value. C composefs refuses more, and
-// counts the same way.
+// lengths of its name and value. C composefs refuses more, and counts the same way.
 const XattrMax = 32767
 
 const (

@@ -152,10 +152,19 @@ func New(a fsverity.Algorithm, root Attr) *Tree {
 // Algorithm is that of the files' digests.
 func (t *Tree) Algorithm() fsverity.Algorithm { return t.alg }
 
-// SetAlgorithm says what the files' digests are of. That can change until the tree has the first digest.
+// SetAlgorithm says what the files' digests are of. That can change until the tree has the first digest or object path
+// that is a digest's.
 func (t *Tree) SetAlgorithm(a fsverity.Algorithm) error {
-	if a != t.alg && t.digests.len() > 0 {
+	if a == t.alg {
+		return nil
+	}
+	if t.digests.len() > 0 {
 		return fmt.Errorf("%w: the tree has %s digests, not %s", ErrValue, t.alg, a)
+	}
+	for i := range t.payloads.items.n {
+		if d, err := fsverity.ParseObjectPath(t.payloads.get(i)); err == nil {
+			return fmt.Errorf("%w: the tree has paths of %s objects", ErrValue, d.Algorithm())
+		}
 	}
 	t.alg = a
 	return nil
@@ -416,31 +425,53 @@ func (t *Tree) Path(n Node) string {
 	return "/" + string(bytes.Join(parts, []byte{'/'}))
 }
 
-// Canonicalize makes of each node's several names the one that comes first, depth first with siblings in byte order, its
-// home, and counts every node's links: a directory has 2 and one for each directory in it.
+// Canonicalize makes the homes canonical, as Rehome does, and counts every node's links: a directory has 2 and one for each
+// directory in it.
 func (t *Tree) Canonicalize() {
+	t.Rehome()
+	for i := range t.nodes.n {
+		t.nodes.at(i).nlink = 0
+	}
+	t.node(Root).nlink = 2
+	t.countLinks(Root)
+}
+
+func (t *Tree) countLinks(dir Node) {
+	d := t.node(dir)
+	for i := d.a; i != 0; {
+		e := t.entries.at(i - 1)
+		n := t.node(e.node)
+		if n.fileType() == Directory {
+			n.nlink = 2
+			d.nlink++
+			t.countLinks(e.node)
+		} else {
+			n.nlink++
+		}
+		i = e.next
+	}
+}
+
+// Rehome makes of each node's several names the one that comes first, depth first with siblings in byte order, its home.
+func (t *Tree) Rehome() {
 	for i := range t.nodes.n {
 		t.nodes.at(i).home = noEntry
 	}
-	t.node(Root).nlink = 2
-	t.canonicalize(Root)
+	t.rehome(Root)
 }
 
-func (t *Tree) canonicalize(dir Node) {
+func (t *Tree) rehome(dir Node) {
 	d := t.node(dir)
 	t.tidy(d)
-	for i := d.a; i != 0; i = t.entries.at(i - 1).next {
+	for i := d.a; i != 0; {
 		e := t.entries.at(i - 1)
 		n := t.node(e.node)
-		switch {
-		case n.home != noEntry:
-			n.nlink++
-		case n.fileType() == Directory:
-			n.home, n.nlink = i-1, 2
-			d.nlink++
-			t.canonicalize(e.node)
-		default:
-			n.home, n.nlink = i-1, 1
+		if n.home == noEntry {
+			n.home = i - 1
+			if n.fileType() == Directory {
+				t.rehome(e.node)
+			}
 		}
+		i = e.next
 	}
 }
