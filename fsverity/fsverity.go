@@ -71,6 +71,20 @@ func (a Algorithm) String() string {
 	return fmt.Sprintf("fs-verity algorithm %d", uint8(a))
 }
 
+// MarshalText writes the name, so that JSON has it and not the kernel's number.
+func (a Algorithm) MarshalText() ([]byte, error) {
+	if a.Size() == 0 {
+		return nil, fmt.Errorf("unknown %s", a)
+	}
+	return []byte(a.String()), nil
+}
+
+// UnmarshalText reads what MarshalText writes.
+func (a *Algorithm) UnmarshalText(text []byte) (err error) {
+	*a, err = ParseAlgorithm(string(text))
+	return err
+}
+
 // ParseAlgorithm reads what [Algorithm.String] writes.
 func ParseAlgorithm(s string) (Algorithm, error) {
 	for _, a := range [...]Algorithm{SHA256, SHA512} {

@@ -41,7 +41,7 @@ func BuildDigest(ctx context.Context, a fsverity.Algorithm, tar io.Reader, what 
 	}
 	count := &countWriter{}
 	im.report.Image, err = im.Image(count, t)
-	im.report.ImageBytes = count.n
+	im.report.ImageBytes, im.report.Objects.Total = count.n, t.NumDigests()
 	return im.done(err)
 }
 
@@ -97,7 +97,7 @@ func (im *importer) findBuilt(ctx context.Context, l *importedLayer, j *layerJob
 	id, err := im.s.Entry(store.Streams, LayerEntry(l.DiffID))
 	switch {
 	case err == nil:
-		l.id, l.objects = id, r.layer.objects.n
+		l.id, l.objects = id, j.stream.NumObjects()
 		return im.verifyStream(ctx, l.DiffID, id)
 	case errors.Is(err, store.ErrNotFound):
 		l.id, l.objects, err = storeStream(ctx, im.s, j.stream, r)

@@ -217,7 +217,7 @@ func readDocument(s *store.Store, id fsverity.Digest) ([]byte, error) {
 		return nil, fmt.Errorf("stream %s: %d bytes, too large for a document", id, st.Size())
 	}
 	w := &limitedBuffer{left: oci.MaxManifestSize}
-	if _, err := st.Copy(w, func(d fsverity.Digest) (stream.Object, error) { return s.OpenObject(d) }); err != nil {
+	if _, err := st.Copy(w, openObject(s)); err != nil {
 		return nil, fmt.Errorf("stream %s: %w", id, err)
 	}
 	return w.Bytes(), nil

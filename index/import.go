@@ -154,7 +154,7 @@ func Digest(ctx context.Context, src oci.Source, a fsverity.Algorithm, o ImportO
 	}
 	count := &countWriter{}
 	im.report.Image, err = im.Image(count, t)
-	im.report.ImageBytes = count.n
+	im.report.ImageBytes, im.report.Objects.Total = count.n, t.NumDigests()
 	return im.done(err)
 }
 

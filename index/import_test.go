@@ -17,6 +17,7 @@ import (
 	"github.com/flatroot/flatroot/oci/layout"
 	"github.com/flatroot/flatroot/oci/ocitest"
 	"github.com/flatroot/flatroot/store"
+	"github.com/flatroot/flatroot/store/storetest"
 	"github.com/flatroot/flatroot/tree"
 )
 
@@ -74,7 +75,7 @@ func sampleLayers() [][]byte {
 func TestImport(t *testing.T) {
 	for _, c := range []ocitest.Compression{ocitest.Gzip, ocitest.Zstd, ocitest.None} {
 		t.Run(fmt.Sprint(c), func(t *testing.T) {
-			s := newStore(t)
+			s := storetest.New(t, store.InitOptions{})
 			testImport(t, s, ocitest.Image{Layers: sampleLayers(), Compression: []ocitest.Compression{c}})
 		})
 	}
@@ -124,17 +125,4 @@ func testImport(t *testing.T, s *store.Store, m ocitest.Image) {
 	if i, err := Find(s, "example.org/app:1"); err != nil || i.Image != r.Image {
 		t.Errorf("Find: %+v, %v", i, err)
 	}
-}
-
-func newStore(t *testing.T) *store.Store {
-	dir := filepath.Join(t.TempDir(), "store")
-	if err := store.Init(dir, store.InitOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	s, err := store.Open(dir, store.OpenOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	return s
 }

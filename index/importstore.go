@@ -49,7 +49,7 @@ func (im *importer) reuse(ctx context.Context, l *importedLayer) (bool, error) {
 	if l.tar, err = loadLayer(ctx, im.s, l.DiffID, id, im.Limits); err != nil {
 		return false, err
 	}
-	l.id, l.objects = id, l.tar.objects.n
+	l.id, l.objects = id, l.tar.refs
 	return true, nil
 }
 
@@ -89,7 +89,7 @@ func storeStream(ctx context.Context, s *store.Store, w *stream.Writer, r *layer
 		return id, 0, fmt.Errorf("write layer stream: %w", err)
 	}
 	id, _, err = o.Commit()
-	return id, r.layer.objects.n, err
+	return id, w.NumObjects(), err
 }
 
 // storeUncut puts the tar together again and stores it as one object. Its files' contents are objects already; the stream
@@ -119,22 +119,19 @@ func storeUncut(ctx context.Context, s *store.Store, w *stream.Writer, r *layerR
 	if err != nil {
 		return id, 0, err
 	}
+	objects = cut.NumObjects() + 1
 	id, err = putStream(s, stream.OCILayer, func(w *stream.Writer) error {
 		if err := w.External(tar, r.tarSize); err != nil {
 			return err
 		}
-		for i := range r.layer.objects.n {
-			d, err := r.layer.Digest(i)
-			if err != nil {
-				return err
-			}
-			if err := w.Keep(d); err != nil {
+		for i := range cut.NumObjects() {
+			if err := w.Keep(cut.Object(i)); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	return id, r.layer.objects.n + 1, err
+	return id, objects, err
 }
 
 // putStream makes a stream that fill fills, and its object.

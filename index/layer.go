@@ -16,6 +16,7 @@ type Layer struct {
 	DiffID  oci.DiffID
 	entries entryLog
 	objects digestTable
+	refs    int // different objects that its stream refers to
 }
 
 func newLayer(a fsverity.Algorithm, diffID oci.DiffID) *Layer {

@@ -57,7 +57,11 @@ func (l *storedLayer) writeTar(ctx context.Context, w io.Writer) error {
 	return err
 }
 
-func (l *storedLayer) open(d fsverity.Digest) (stream.Object, error) { return l.s.OpenObject(d) }
+func (l *storedLayer) open(d fsverity.Digest) (stream.Object, error) { return openObject(l.s)(d) }
+
+func openObject(s *store.Store) stream.Opener {
+	return func(d fsverity.Digest) (stream.Object, error) { return s.OpenObject(d) }
+}
 
 // contextWriter ends a long copy when its context ends.
 type contextWriter struct {
@@ -119,8 +123,9 @@ func loadLayer(ctx context.Context, s *store.Store, d oci.DiffID, id fsverity.Di
 		if err != nil {
 			return nil, fmt.Errorf("layer stream %s: %w", id, err)
 		}
-		return loadUncut(ctx, s, l.Object(in.chunk.Object), d, limits)
+		return loadUncut(ctx, l, l.Object(in.chunk.Object), d, limits)
 	}
+	in.layer.refs = l.NumObjects()
 	_, err = parseTar(in, limits, func(e *Entry) error {
 		in.layer.entries.add(e)
 		return ctx.Err()
@@ -241,21 +246,22 @@ func (in *streamInput) Sparse(stored int64, m []segment, size int64) (int, []byt
 }
 
 // loadUncut reads the entries of a layer whose tar is stored as one object.
-func loadUncut(ctx context.Context, s *store.Store, tar fsverity.Digest, d oci.DiffID, limits Limits) (*Layer, error) {
-	f, err := s.OpenObject(tar)
+func loadUncut(ctx context.Context, l *storedLayer, tar fsverity.Digest, d oci.DiffID, limits Limits) (*Layer, error) {
+	f, err := l.open(tar)
 	if err != nil {
 		return nil, fmt.Errorf("open the tar of layer %s: %w", d, err)
 	}
 	defer f.Close()
-	to := hashed{s.Algorithm()}
+	to := hashed{l.Algorithm()}
 	h := startHashers(to)
 	defer h.stop()
-	r, err := (&layerJob{hashers: h, to: to, alg: s.Algorithm(), limits: limits}).read(ctx, f, -1)
+	r, err := (&layerJob{hashers: h, to: to, alg: l.Algorithm(), limits: limits}).read(ctx, io.NewSectionReader(f, 0, l.Size()), -1)
 	if err != nil {
 		return nil, fmt.Errorf("tar of layer %s: %w", d, err)
 	}
 	if r.diffID != d {
 		return nil, &oci.DigestError{What: "tar of the layer", Want: digest.Digest(d), Got: digest.Digest(r.diffID)}
 	}
+	r.layer.refs = l.NumObjects()
 	return r.layer, nil
 }

@@ -118,6 +118,9 @@ func (w *Writer) Keep(d fsverity.Digest) error {
 	return err
 }
 
+// NumObjects is the number of different objects that the stream refers to so far.
+func (w *Writer) NumObjects() int { return len(w.objects.index) }
+
 // NamedRef names a stream or an image. A name is given once.
 func (w *Writer) NamedRef(name string, id fsverity.Digest) error {
 	if err := w.check(id); err != nil {
