@@ -29,6 +29,14 @@ const (
 	composefsDialect
 )
 
+// String is the name by which the tool is called.
+func (d dialect) String() string {
+	if d == composefsDialect {
+		return "mount.composefs"
+	}
+	return "mount.flatroot"
+}
+
 // usageError is a mistake in the command line.
 type usageError struct{ msg string }
 

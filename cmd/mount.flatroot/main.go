@@ -38,14 +38,13 @@ func main() {
 
 // run is main without the process: args[0] chooses the dialect.
 func run(args []string, stdout, stderr io.Writer) int {
-	name := "mount.flatroot"
 	d := flatrootDialect
-	if filepath.Base(args[0]) == "mount.composefs" {
-		name, d = "mount.composefs", composefsDialect
+	if filepath.Base(args[0]) == composefsDialect.String() {
+		d = composefsDialect
 	}
 	c, err := parseArgs(args[1:], d)
 	if err == nil && c.help {
-		fmt.Fprintf(stdout, usageText, name)
+		fmt.Fprintf(stdout, usageText, d)
 		return exitOK
 	}
 	if err == nil {
@@ -55,7 +54,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitOK
 	}
 	// One line, whatever the kernel or a joined error put into it.
-	fmt.Fprintf(stderr, "%s: %s\n", name, strings.ReplaceAll(err.Error(), "\n", "; "))
+	fmt.Fprintf(stderr, "%s: %s\n", d, strings.ReplaceAll(err.Error(), "\n", "; "))
 	if d == composefsDialect {
 		return exitUsage
 	}
@@ -75,22 +74,20 @@ func exitCode(err error) int {
 }
 
 func runMount(ctx context.Context, c *command, stderr io.Writer) error {
-	w, err := resolve(c)
+	say := func(text string) { fmt.Fprintf(stderr, "%s: %s\n", c.dialect, text) }
+	w, err := resolve(c, func() { say("waiting for the store, which another command has locked") })
 	if err != nil {
 		return err
 	}
 	defer w.Close()
-	r := w.request(c)
-	f, err := mount.Probe(r)
-	if err != nil {
-		return err
-	}
-	p, err := mount.NewPlan(r, f)
+	p, err := makePlan(w.request(c))
 	if err != nil {
 		return err
 	}
 	if c.verbose {
-		fmt.Fprint(stderr, p)
+		for line := range strings.Lines(p.String()) {
+			say(strings.TrimSuffix(line, "\n"))
+		}
 	}
 	if c.fake {
 		return nil
@@ -99,7 +96,15 @@ func runMount(ctx context.Context, c *command, stderr io.Writer) error {
 		return err
 	}
 	if c.verbose {
-		fmt.Fprintf(stderr, "%s on %s: %s\n", c.spec, c.dir, p.Verification.Explain())
+		say(c.spec + " on " + c.dir + ": " + p.Verification.Explain())
 	}
 	return nil
+}
+
+func makePlan(r mount.Request) (*mount.Plan, error) {
+	f, err := mount.Probe(r)
+	if err != nil {
+		return nil, err
+	}
+	return mount.NewPlan(r, f)
 }

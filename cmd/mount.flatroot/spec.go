@@ -1,9 +1,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,12 +16,12 @@ type wanted struct {
 	image   *os.File
 	digest  fsverity.Digest // zero: none expected
 	objects []*os.File
+	closers []io.Closer // all of the above, and a store's lock
 }
 
 func (w *wanted) Close() {
-	w.image.Close()
-	for _, o := range w.objects {
-		o.Close()
+	for _, c := range w.closers {
+		c.Close()
 	}
 }
 
@@ -40,89 +39,84 @@ func (w *wanted) request(c *command) mount.Request {
 	}
 }
 
-// resolve finds and opens image and object directories.
-func resolve(c *command) (*wanted, error) {
-	if c.dialect == composefsDialect && c.options.store == "" && len(c.options.basedirs) == 0 {
+// resolve finds and opens image and object directories. Those of basedir are
+// searched first, then the store's. waiting is told when a store is locked.
+func resolve(c *command, waiting func()) (*wanted, error) {
+	o := &c.options
+	if c.dialect == composefsDialect && o.store == "" && len(o.basedirs) == 0 {
 		return nil, usagef("no object directories given: option basedir is needed")
 	}
-	p, err := locate(c)
+	w := &wanted{digest: o.digest}
+	var err error
+	if c.isPath() {
+		err = w.openPath(c)
+	} else {
+		err = w.openStored(c, waiting)
+	}
 	if err != nil {
+		w.Close()
 		return nil, err
-	}
-	if !c.options.digest.IsZero() && !p.digest.IsZero() && c.options.digest != p.digest {
-		return nil, &mount.DigestError{Want: c.options.digest, Got: p.digest}
-	}
-	w := &wanted{digest: p.digest}
-	if w.digest.IsZero() {
-		w.digest = c.options.digest
-	}
-	if w.objects, err = mount.OpenObjects(p.objects...); err != nil {
-		return nil, err
-	}
-	if w.image, err = mount.OpenImage(p.image); err != nil {
-		for _, o := range w.objects {
-			o.Close()
-		}
-		return nil, p.explain(err)
 	}
 	return w, nil
 }
 
-// place is where a SPEC's image is.
-type place struct {
-	image   string
-	digest  fsverity.Digest // as SPEC or the store says; zero for a path
-	objects []string
-	store   string // the store that it was looked for in; empty for a path
+// isPath tells the kinds of SPEC apart, as all of flatroot does.
+func (c *command) isPath() bool {
+	if c.dialect == composefsDialect && c.options.store == "" {
+		return true
+	}
+	return strings.HasPrefix(c.spec, "/") || strings.HasPrefix(c.spec, ".")
 }
 
-func (p *place) explain(err error) error {
-	if p.store != "" && errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("no image %s in store %s: %w", p.digest, p.store, fs.ErrNotExist)
+// openPath takes the image from a file. A store is but a place with objects then.
+func (w *wanted) openPath(c *command) error {
+	dirs := c.options.basedirs
+	if c.options.store != "" || len(dirs) == 0 {
+		dirs = append(dirs, filepath.Join(c.options.storeDir(), "objects"))
 	}
-	return err
-}
-
-// locate tells the three kinds of SPEC apart. Object directories are those of
-// basedir, then the store's if the store is given or has the image.
-func locate(c *command) (*place, error) {
-	o := &c.options
-	store := o.store
-	if store == "" {
-		store = defaultStore()
+	if err := w.addObjects(dirs); err != nil {
+		return err
 	}
-	p := &place{objects: o.basedirs}
-	isPath := strings.HasPrefix(c.spec, "/") || strings.HasPrefix(c.spec, ".")
-	if isPath || (c.dialect == composefsDialect && o.store == "") {
-		p.image = c.spec
-		if o.store == "" && len(o.basedirs) > 0 {
-			return p, nil
-		}
-		p.objects = append(p.objects, filepath.Join(store, "objects"))
-		return p, nil
-	}
-	d, err := specDigest(store, c.spec)
+	image, err := mount.OpenImage(c.spec)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	p.digest, p.store = d, store
-	p.image = filepath.Join(store, "images", d.String())
-	p.objects = append(p.objects, filepath.Join(store, "objects"))
-	return p, nil
+	w.setImage(image)
+	return nil
 }
 
-// specDigest is the digest that a SPEC, which is no path, stands for.
-func specDigest(store, spec string) (fsverity.Digest, error) {
-	if n := len(spec); n == 64 || n == 128 {
-		if d, err := fsverity.ParseDigest(spec); err == nil {
-			return d, nil
-		}
+func (w *wanted) addObjects(paths []string) error {
+	dirs, err := mount.OpenObjects(paths...)
+	if err != nil {
+		return err
 	}
-	return digestByName(store, spec)
+	for _, d := range dirs {
+		w.objects = append(w.objects, d)
+		w.closers = append(w.closers, d)
+	}
+	return nil
 }
 
-// defaultStore is where the store is when nobody says.
-func defaultStore() string {
+func (w *wanted) setImage(f *os.File) {
+	w.image = f
+	w.closers = append(w.closers, f)
+}
+
+// expect takes the digest that SPEC or the store says; one given by option must
+// be the same.
+func (w *wanted) expect(d fsverity.Digest) error {
+	if !w.digest.IsZero() && w.digest != d {
+		return fmt.Errorf("option digest: %w", &mount.DigestError{Want: w.digest, Got: d})
+	}
+	w.digest = d
+	return nil
+}
+
+// storeDir is the store's place: as given, or where it is when nobody says.
+func (o *options) storeDir() string {
+	if o.store != "" {
+		return o.store
+	}
 	if s := os.Getenv("FLATROOT_STORE"); s != "" {
 		return s
 	}
