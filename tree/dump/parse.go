@@ -217,7 +217,7 @@ func (p *parser) setData(n tree.Node, a *tree.Attr, f *fields) error {
 		if len(content) > 0 {
 			return p.t.SetContent(n, content)
 		}
-		return p.setObject(n, digest, payload)
+		return p.setObject(n, digest, payload, f)
 	}
 	return nil
 }
@@ -251,16 +251,33 @@ func (p *parser) digest(f *fields) (d fsverity.Digest, err error) {
 }
 
 // setObject gives a regular file its digest and object path. The first of them shows the tree's algorithm.
-func (p *parser) setObject(n tree.Node, digest fsverity.Digest, payload []byte) error {
+func (p *parser) setObject(n tree.Node, digest fsverity.Digest, payload []byte, f *fields) error {
 	if p.alg == 0 {
 		if err := p.detect(digest, payload); err != nil {
 			return err
 		}
 	}
+	if isPathOf(payload, f.field[fieldDigest]) {
+		return p.t.SetObject(n, digest)
+	}
 	if err := p.t.SetDigest(n, digest); err != nil {
 		return err
 	}
 	return p.t.SetPayload(n, payload)
+}
+
+// isPathOf tells whether a payload is the object path of the digest that the text is. False is no harm: it only means that
+// the payload is looked at for itself, as it would be without this short cut for what nearly all lines have.
+func isPathOf(payload, digest []byte) bool {
+	if len(digest) < 4 || len(payload) != len(digest)+1 || payload[2] != '/' || !bytes.Equal(payload[3:], digest[2:]) {
+		return false
+	}
+	for _, c := range digest {
+		if c >= 'A' && c <= 'F' {
+			return false
+		}
+	}
+	return bytes.Equal(payload[:2], digest[:2])
 }
 
 func (p *parser) detect(digest fsverity.Digest, payload []byte) error {
