@@ -38,6 +38,8 @@ func ParseFormat(s string) (Format, error) {
 // WriteOptions are Write's. The zero value makes an image of version 1.
 type WriteOptions struct {
 	Format Format
+	// Undigested leaves Summary.Digest zero: what is written to computes it.
+	Undigested bool
 }
 
 // Summary says what Write wrote.
@@ -58,17 +60,21 @@ func Write(w io.Writer, t *tree.Tree, o WriteOptions) (Summary, error) {
 	if err != nil {
 		return Summary{}, err
 	}
-	out := newOutput(w, t.Algorithm())
+	out := newOutput(w, t.Algorithm(), o)
 	if err := p.emit(out); err != nil {
 		return Summary{}, err
 	}
-	return Summary{Digest: out.hash.Sum(), Size: out.pos, Version: p.version, Inodes: len(p.order)}, nil
+	s := Summary{Size: out.pos, Version: p.version, Inodes: len(p.order)}
+	if out.hash != nil {
+		s.Digest = out.hash.Sum()
+	}
+	return s, nil
 }
 
 // output hashes and counts what is written. Errors stick and come out of flush.
 type output struct {
 	w    io.Writer
-	hash *fsverity.Hasher
+	hash *fsverity.Hasher // nil: nobody asks
 	buf  []byte
 	pos  int64 // bytes written, those in buf included
 	err  error
@@ -77,8 +83,12 @@ type output struct {
 // Large enough for several SHA-256 lanes, small enough for a core's cache.
 const outputBuffer = 128 << 10
 
-func newOutput(w io.Writer, a fsverity.Algorithm) *output {
-	return &output{w: w, hash: fsverity.NewHasher(a), buf: make([]byte, 0, outputBuffer)}
+func newOutput(w io.Writer, a fsverity.Algorithm, o WriteOptions) *output {
+	out := &output{w: w, buf: make([]byte, 0, outputBuffer)}
+	if !o.Undigested {
+		out.hash = fsverity.NewHasher(a)
+	}
+	return out
 }
 
 func (o *output) write(b []byte) {
@@ -102,10 +112,11 @@ func (o *output) padTo(pos int64) {
 }
 
 func (o *output) flush() error {
+	if o.err == nil && o.hash != nil {
+		_, o.err = o.hash.Write(o.buf)
+	}
 	if o.err == nil && len(o.buf) > 0 {
-		if _, o.err = o.hash.Write(o.buf); o.err == nil {
-			_, o.err = o.w.Write(o.buf)
-		}
+		_, o.err = o.w.Write(o.buf)
 	}
 	o.buf = o.buf[:0]
 	return o.err

@@ -39,10 +39,7 @@ func BuildDigest(ctx context.Context, a fsverity.Algorithm, tar io.Reader, what 
 	if err != nil {
 		return nil, err
 	}
-	count := &countWriter{}
-	im.report.Image, err = im.Image(count, t)
-	im.report.ImageBytes, im.report.Objects.Total = count.n, t.NumDigests()
-	return im.done(err)
+	return im.done(im.digestImage(t))
 }
 
 // BuildTree gives the tree of the image that Build would make, and stores nothing.

@@ -17,8 +17,9 @@ import (
 	"github.com/flatroot/flatroot/tree"
 )
 
-// ImageWriter writes the image of a tree and returns its digest. It is erofs.Write, lent by who calls Import.
-type ImageWriter func(w io.Writer, t *tree.Tree) (fsverity.Digest, error)
+// ImageWriter writes the image of a tree, of format version 1. It is erofs.Write, lent by who calls Import. What it writes
+// to computes the digest.
+type ImageWriter func(w io.Writer, t *tree.Tree) error
 
 // Progress hears of an import's layers. Its methods are called from several goroutines.
 type Progress interface {
@@ -152,10 +153,17 @@ func Digest(ctx context.Context, src oci.Source, a fsverity.Algorithm, o ImportO
 	if err != nil {
 		return nil, err
 	}
-	count := &countWriter{}
-	im.report.Image, err = im.Image(count, t)
-	im.report.ImageBytes, im.report.Objects.Total = count.n, t.NumDigests()
-	return im.done(err)
+	return im.done(im.digestImage(t))
+}
+
+// digestImage computes the digest of a tree's image without storing it.
+func (im *importer) digestImage(t *tree.Tree) error {
+	h := fsverity.NewHasher(im.report.Algorithm)
+	if err := im.Image(h, t); err != nil {
+		return fmt.Errorf("write image of %s: %w", im.src, err)
+	}
+	im.report.Image, im.report.ImageBytes, im.report.Objects.Total = h.Sum(), h.Size(), t.NumDigests()
+	return nil
 }
 
 // ReadTree gives the flattened tree of a source's image and stores nothing.
