@@ -23,6 +23,10 @@ func (d *doing) mountOverlay(s Step) (m *os.File, err error) {
 			break
 		}
 	}
+	if errors.Is(err, unix.ELOOP) {
+		// fs/overlayfs, ovl_check_layer; why stands in the kernel's log alone.
+		return nil, fmt.Errorf("mount overlay: an object directory lies within another: %w", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("mount overlay: %w", err)
 	}
