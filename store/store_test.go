@@ -127,7 +127,7 @@ func TestAbort(t *testing.T) {
 
 func TestHoles(t *testing.T) {
 	s := newStore(t)
-	const hole = 1 << 30
+	const hole = 64 << 20
 	for _, tail := range []string{"", "end"} {
 		w, err := s.NewObject()
 		must(t, err)
