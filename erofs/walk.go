@@ -163,7 +163,7 @@ func (m *Image) Objects() iter.Seq2[fsverity.Digest, error] {
 			}
 			return nil
 		})
-		if err != nil && err != errStop {
+		if err != nil && !errors.Is(err, errStop) {
 			yield(fsverity.Digest{}, err)
 		}
 	}
