@@ -1,0 +1,184 @@
+// Package registry reads images from registries that speak the OCI
+// distribution specification, which is Docker's registry API, version 2.
+//
+// github.com/google/go-containerregistry does the authentication: it asks
+// the registry for its challenge, fetches tokens and renews them when they
+// expire. Manifests and blobs are fetched by our own requests over its
+// RoundTripper, as its own blob reader can't be told where to begin and how
+// to go on.
+//
+// Invariants:
+//
+//   - Credentials go to the registry that they were stored for, and to the
+//     token server that it names over the same kind of connection; never to
+//     the host of a redirect.
+//   - Plain HTTP is spoken to this machine only, unless Options.Insecure, and
+//     never by way of a redirect from HTTPS.
+//   - What a registry says about a manifest or config is read up to a bound
+//     and verified by oci.Load. Blobs are handed on unverified, but a body
+//     that is longer or shorter than its descriptor says is an error.
+//   - Text of the other side's gets into errors short and without control
+//     characters, and addresses without their query, where signatures are.
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/flatroot/flatroot/oci"
+)
+
+// Options of a Source. The zero value is what users want.
+type Options struct {
+	// Platform to take from an image index. Zero is this machine's.
+	Platform oci.Platform
+	// Insecure allows plain HTTP to any host. Certificates are checked
+	// wherever there are some.
+	Insecure bool
+	// Keychain finds credentials. Nil is NewKeychain.
+	Keychain authn.Keychain
+	// UserAgent to send. Empty is "flatroot".
+	UserAgent string
+	// Timeouts of the phases of a request; those that are zero have defaults.
+	Timeouts Timeouts
+}
+
+// Timeouts bound how long a registry may be silent. There is none for a whole
+// request: blobs take as long as they take.
+type Timeouts struct {
+	Connect time.Duration // to connect; 30 s
+	TLS     time.Duration // for the TLS handshake; 15 s
+	Header  time.Duration // from request to response header; 60 s
+	Stall   time.Duration // without a byte of a body; 60 s
+}
+
+// fill puts in the defaults.
+func (t Timeouts) fill() Timeouts {
+	for _, d := range []struct {
+		to  *time.Duration
+		def time.Duration
+	}{
+		{&t.Connect, 30 * time.Second}, {&t.TLS, 15 * time.Second},
+		{&t.Header, time.Minute}, {&t.Stall, time.Minute},
+	} {
+		if *d.to == 0 {
+			*d.to = d.def
+		}
+	}
+	return t
+}
+
+// Source is one image of a registry. It implements oci.Source.
+type Source struct {
+	ref      oci.Reference
+	repo     name.Repository
+	opts     Options
+	base     *baseTransport
+	keychain authn.Keychain
+
+	mu       sync.Mutex
+	client   *http.Client        // nil until the registry has been asked how to authenticate
+	resolved *ocispec.Descriptor // nil until Resolve
+	raw      []byte              // of resolved, if it took a GET
+}
+
+var _ oci.Source = (*Source)(nil)
+
+// Open prepares to read a docker:// reference. Nothing is sent yet.
+func Open(ref oci.Reference, o Options) (*Source, error) {
+	var weak []name.Option
+	insecure := o.Insecure || isLocal(ref.Host)
+	if insecure {
+		weak = append(weak, name.Insecure)
+	}
+	reg, err := name.NewRegistry(ref.Host, weak...)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", ref, err)
+	}
+	o.Timeouts = o.Timeouts.fill()
+	if o.UserAgent == "" {
+		o.UserAgent = "flatroot"
+	}
+	if o.Keychain == nil {
+		o.Keychain = NewKeychain()
+	}
+	return &Source{ref: ref, repo: reg.Repo(ref.Repository), opts: o, base: newBase(o), keychain: o.Keychain}, nil
+}
+
+// String returns the reference.
+func (s *Source) String() string { return s.ref.String() }
+
+// Close lets go of idle connections. Blobs that are open stay so.
+func (s *Source) Close() error {
+	s.base.inner.CloseIdleConnections()
+	return nil
+}
+
+// session returns a client that authenticates. The first call asks the
+// registry how; a failure is not remembered.
+func (s *Source) session(ctx context.Context) (*http.Client, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.client != nil {
+		return s.client, nil
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	auth, err := authn.Resolve(ctx, s.keychain, s.repo)
+	if err != nil {
+		return nil, fmt.Errorf("look for credentials: %w", err)
+	}
+	rt, err := transport.NewWithContext(ctx, s.repo.Registry, auth, s.base, []string{s.repo.Scope(transport.PullScope)})
+	if err != nil {
+		return nil, s.explain(err)
+	}
+	s.client = &http.Client{Transport: rt, CheckRedirect: s.checkRedirect}
+	return s.client, nil
+}
+
+// url returns the address of a manifest or blob. The scheme is what the
+// handshake found; the transport replaces it.
+func (s *Source) url(kind, id string) string {
+	return s.repo.Scheme() + "://" + s.repo.RegistryStr() + "/v2/" + s.repo.RepositoryStr() + "/" + kind + "/" + id
+}
+
+// do sends a request and returns a response of status 200, to be closed. Any
+// other status is an *HTTPError.
+func (s *Source) do(ctx context.Context, method, url string, accept ...string) (*response, error) {
+	client, err := s.session(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// A context of its own ends the request when its body stalls.
+	ctx, cancel := context.WithCancelCause(ctx)
+	req, err := http.NewRequestWithContext(ctx, method, url, nil)
+	if err != nil {
+		cancel(nil)
+		return nil, err
+	}
+	if len(accept) > 0 {
+		// In one line: some registries look at the first one only.
+		req.Header.Set("Accept", strings.Join(accept, ", "))
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		cancel(nil)
+		return nil, s.explain(err)
+	}
+	r := s.newResponse(resp, cancel)
+	if r.StatusCode != http.StatusOK {
+		return nil, errors.Join(s.statusError(r), r.Close())
+	}
+	return r, nil
+}

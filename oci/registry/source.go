@@ -1,0 +1,197 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/flatroot/flatroot/oci"
+)
+
+// digestHeader has the digest of a manifest; the distribution specification
+// names it so.
+const digestHeader = "Docker-Content-Digest"
+
+// Resolve asks what the reference stands for, by a HEAD if the registry
+// answers one with all that a descriptor needs, and else by a GET. The answer
+// is kept: a tag may move while an image is fetched.
+func (s *Source) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
+	d, _, err := s.resolve(ctx)
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("%s: %w", s.ref, err)
+	}
+	return d, nil
+}
+
+// resolve returns the descriptor, and the bytes if they have been fetched.
+func (s *Source) resolve(ctx context.Context) (ocispec.Descriptor, []byte, error) {
+	s.mu.Lock()
+	known, raw := s.resolved, s.raw
+	s.mu.Unlock()
+	if known != nil {
+		return *known, raw, nil
+	}
+	id := s.ref.Digest.String()
+	if id == "" {
+		id = s.ref.Tag
+	}
+	d, err := s.head(ctx, id)
+	if errors.Is(err, errNeedGet) {
+		d, raw, err = s.get(ctx, id)
+	}
+	if err == nil && s.ref.Digest != "" && d.Digest != s.ref.Digest {
+		err = &oci.DigestError{What: "manifest", Want: s.ref.Digest, Got: d.Digest}
+	}
+	if err != nil {
+		return ocispec.Descriptor{}, nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.resolved == nil {
+		s.resolved, s.raw = &d, raw
+	}
+	return *s.resolved, s.raw, nil
+}
+
+// errNeedGet says that a HEAD wasn't enough.
+var errNeedGet = errors.New("no answer to HEAD")
+
+// head asks for a manifest's descriptor. A refusal is asked for again by GET,
+// since it may mean that the registry has no HEAD, and since only the answer
+// to a GET has room for a reason; but not when we were told to ask less.
+func (s *Source) head(ctx context.Context, id string) (ocispec.Descriptor, error) {
+	resp, err := s.do(ctx, http.MethodHead, s.url("manifests", id), oci.ManifestMediaTypes()...)
+	if he := new(HTTPError); errors.As(err, &he) && he.Status != http.StatusTooManyRequests {
+		return ocispec.Descriptor{}, errNeedGet
+	}
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if err := resp.Close(); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	d := ocispec.Descriptor{
+		MediaType: oci.BareMediaType(resp.Header.Get("Content-Type")),
+		Digest:    digest.Digest(resp.Header.Get(digestHeader)),
+		Size:      resp.ContentLength,
+	}
+	if oci.CheckDescriptor(d) != nil || !oci.IsManifest(d.MediaType) && !oci.IsIndex(d.MediaType) {
+		return ocispec.Descriptor{}, errNeedGet
+	}
+	return d, nil
+}
+
+// get fetches a manifest of which nothing is known but tag or digest.
+func (s *Source) get(ctx context.Context, id string) (ocispec.Descriptor, []byte, error) {
+	url := s.url("manifests", id)
+	resp, err := s.do(ctx, http.MethodGet, url, oci.ManifestMediaTypes()...)
+	if err != nil {
+		return ocispec.Descriptor{}, nil, err
+	}
+	raw, err := resp.readAll(oci.MaxManifestSize)
+	if err != nil {
+		return ocispec.Descriptor{}, nil, err
+	}
+	d := ocispec.Descriptor{
+		MediaType: oci.BareMediaType(resp.Header.Get("Content-Type")),
+		Digest:    digest.FromBytes(raw),
+		Size:      int64(len(raw)),
+	}
+	if said := digest.Digest(resp.Header.Get(digestHeader)); oci.CheckDigest(said) == nil && said != d.Digest {
+		return d, nil, &oci.DigestError{What: "manifest", Want: said, Got: d.Digest}
+	}
+	doc, err := oci.ParseDocument(raw, d.MediaType)
+	if err != nil {
+		return d, nil, fmt.Errorf("%s answered with %q: %w", resp.url, oci.Printable(d.MediaType, 100), err)
+	}
+	d.MediaType = doc.MediaType
+	return d, raw, nil
+}
+
+// Image follows what Resolve found to one image.
+func (s *Source) Image(ctx context.Context) (*oci.Image, error) {
+	m, err := s.image(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.ref, err)
+	}
+	m.Reference = s.ref.String()
+	return m, nil
+}
+
+func (s *Source) image(ctx context.Context) (*oci.Image, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	root, raw, err := s.resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	fetch := func(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+		if raw != nil && d.Digest == root.Digest {
+			return raw, nil
+		}
+		return s.fetch(ctx, d)
+	}
+	return oci.Load(ctx, root, fetch, oci.LoadOptions{Platform: s.opts.Platform})
+}
+
+// fetch is the oci.FetchFunc of a registry: configs are blobs, all else that
+// Load asks for has an address of its own kind.
+func (s *Source) fetch(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+	kind, accept := "manifests", oci.ManifestMediaTypes()
+	if oci.IsConfig(d.MediaType) {
+		kind, accept = "blobs", nil
+	}
+	resp, err := s.do(ctx, http.MethodGet, s.url(kind, d.Digest.String()), accept...)
+	if err != nil {
+		return nil, err
+	}
+	return resp.readAll(d.Size)
+}
+
+// readAll reads and closes a body of at most limit bytes. One that says it is
+// longer is not read at all.
+func (r *response) readAll(limit int64) (raw []byte, err error) {
+	defer func() { err = errors.Join(err, r.Close()) }()
+	if r.ContentLength > limit {
+		return nil, &oci.SizeError{What: "answer of " + r.url, Want: limit, Got: r.ContentLength}
+	}
+	if raw, err = io.ReadAll(io.LimitReader(r, limit+1)); err != nil {
+		return nil, err
+	}
+	if int64(len(raw)) > limit {
+		return nil, &oci.SizeError{What: "answer of " + r.url, Want: limit, Got: int64(len(raw))}
+	}
+	return raw, nil
+}
+
+// OpenBlob begins to fetch a blob. What it returns fails at its end with a
+// *BodyError or *oci.SizeError unless there were desc.Size bytes.
+func (s *Source) OpenBlob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	r, err := s.openBlob(ctx, desc)
+	if err != nil {
+		return nil, fmt.Errorf("%s: blob %s: %w", s.ref, oci.Printable(desc.Digest.String(), 100), err)
+	}
+	return r, nil
+}
+
+func (s *Source) openBlob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	if err := oci.CheckDescriptor(desc); err != nil {
+		return nil, err
+	}
+	resp, err := s.do(ctx, http.MethodGet, s.url("blobs", desc.Digest.String()))
+	if err != nil {
+		return nil, err
+	}
+	resp.want = desc.Size
+	if n := resp.ContentLength; n >= 0 && n != desc.Size {
+		err := &oci.SizeError{What: "answer of " + resp.url, Want: desc.Size, Got: n}
+		return nil, errors.Join(err, resp.Close())
+	}
+	return resp, nil
+}

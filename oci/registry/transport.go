@@ -1,0 +1,92 @@
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+)
+
+// maxRedirects bounds a chain of redirects; registries that send blobs from
+// somewhere else need one or two.
+const maxRedirects = 10
+
+// maxResponseHeader bounds a response's header, in bytes.
+const maxResponseHeader = 64 << 10
+
+// maxIdlePerHost is how many connections stay open for the next layers.
+const maxIdlePerHost = 8
+
+// baseTransport is what all requests end in, those for challenges and tokens
+// too: where the rules hold that nobody above may break.
+type baseTransport struct {
+	inner     *http.Transport
+	insecure  bool
+	userAgent string
+}
+
+// newBase returns a transport with timeouts for each phase. Proxies come from
+// the environment.
+func newBase(o Options) *baseTransport {
+	dialer := &net.Dialer{Timeout: o.Timeouts.Connect}
+	return &baseTransport{
+		insecure: o.Insecure, userAgent: o.UserAgent,
+		inner: &http.Transport{
+			Proxy:                  http.ProxyFromEnvironment,
+			DialContext:            dialer.DialContext,
+			TLSHandshakeTimeout:    o.Timeouts.TLS,
+			ResponseHeaderTimeout:  o.Timeouts.Header,
+			MaxIdleConnsPerHost:    maxIdlePerHost,
+			MaxResponseHeaderBytes: maxResponseHeader,
+			ForceAttemptHTTP2:      true,
+			// Blobs have digests of the bytes as they are stored. Asked for
+			// compression, a server may add its own, which the library would
+			// take off again, together with what was there before.
+			DisableCompression: true,
+		},
+	}
+}
+
+// errPlainHTTP is why plain HTTP isn't spoken.
+var errPlainHTTP = errors.New("plain HTTP is only spoken to this machine; allow it with --insecure")
+
+// RoundTrip refuses plain HTTP to other machines and says who is asking.
+func (t *baseTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Scheme != "https" && !t.insecure && !isLocal(req.URL.Host) {
+		if req.Body != nil {
+			_ = req.Body.Close() // a RoundTripper has to; nothing was read
+		}
+		return nil, errPlainHTTP
+	}
+	req = req.Clone(req.Context())
+	req.Header.Set("User-Agent", t.userAgent)
+	return t.inner.RoundTrip(req)
+}
+
+// isLocal tells whether HOST or HOST:PORT is this machine by its very name:
+// localhost or a loopback address.
+func isLocal(hostport string) bool {
+	host := (&url.URL{Host: hostport}).Hostname()
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// checkRedirect follows redirects, but takes no credentials along to another
+// host and doesn't leave HTTPS. The library sets the Authorization header for
+// each request anew, and only for the registry; net/http, which copies
+// headers, keeps them for hosts below the first one's domain.
+func (s *Source) checkRedirect(req *http.Request, via []*http.Request) error {
+	last := via[len(via)-1]
+	if len(via) >= maxRedirects {
+		return fmt.Errorf("more than %d redirects", maxRedirects)
+	}
+	if last.URL.Scheme == "https" && req.URL.Scheme != "https" && !s.opts.Insecure {
+		return fmt.Errorf("redirected from HTTPS to %s", req.URL.Scheme)
+	}
+	if req.URL.Host != via[0].URL.Host {
+		req.Header.Del("Authorization")
+		req.Header.Del("Cookie")
+	}
+	return nil
+}
