@@ -16,6 +16,9 @@ const (
 	MediaTypeDockerLayerGzip    = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 	MediaTypeDockerLayerZstd    = "application/vnd.docker.image.rootfs.diff.tar.zstd"
 
+	// Layers that were not to be pushed to other registries. Deprecated, but
+	// met; to a reader they are layers like any other.
+	foreignLayer           = "application/vnd.oci.image.layer.nondistributable.v1.tar"
 	dockerForeignLayer     = "application/vnd.docker.image.rootfs.foreign.diff.tar"
 	dockerForeignLayerGzip = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 
@@ -53,9 +56,7 @@ func IsConfig(mediaType string) bool {
 func IsLayer(mediaType string) bool {
 	switch mediaType {
 	case ocispec.MediaTypeImageLayer, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerZstd,
-		ocispec.MediaTypeImageLayerNonDistributable,     //nolint:staticcheck // deprecated, but met
-		ocispec.MediaTypeImageLayerNonDistributableGzip, //nolint:staticcheck // deprecated, but met
-		ocispec.MediaTypeImageLayerNonDistributableZstd, //nolint:staticcheck // deprecated, but met
+		foreignLayer, foreignLayer + "+gzip", foreignLayer + "+zstd",
 		MediaTypeDockerLayer, MediaTypeDockerLayerGzip, MediaTypeDockerLayerZstd,
 		dockerForeignLayer, dockerForeignLayerGzip:
 		return true

@@ -66,10 +66,11 @@ func TestMediaTypes(t *testing.T) {
 		}
 	}
 	for mt, want := range map[string]bool{
-		ocispec.MediaTypeImageLayerZstd:                true,
-		MediaTypeDockerLayerGzip:                       true,
-		dockerForeignLayerGzip:                         true,
-		ocispec.MediaTypeImageLayerGzip + "+encrypted": false,
+		ocispec.MediaTypeImageLayerZstd:                                true,
+		MediaTypeDockerLayerGzip:                                       true,
+		dockerForeignLayerGzip:                                         true,
+		"application/vnd.oci.image.layer.nondistributable.v1.tar+zstd": true,
+		ocispec.MediaTypeImageLayerGzip + "+encrypted":                 false,
 		"":                             false,
 		"application/vnd.in-toto+json": false,
 	} {
