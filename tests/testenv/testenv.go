@@ -23,6 +23,9 @@
 //	}
 //	testscript.Params{Condition: testenv.Condition}   // [root] [mkcomposefs] in a script
 //
+// Two more switches: FLATROOT_NIGHTLY=1 asks for long figures (Nightly), FLATROOT_UPDATE=1 for golden files to be written
+// anew instead of compared with (Update).
+//
 // The package imports nothing of flatroot's, so that any package's tests may use it.
 package testenv
 
@@ -76,6 +79,12 @@ func Condition(capability string) (bool, error) {
 	}
 	return err == nil, nil
 }
+
+// Nightly tells whether to run at the sizes of `make nightly`, which may take hours, or at those of every change.
+func Nightly() bool { return os.Getenv("FLATROOT_NIGHTLY") == "1" }
+
+// Update tells whether to write golden files anew, as `make golden` does.
+func Update() bool { return os.Getenv("FLATROOT_UPDATE") == "1" }
 
 // check returns why the capability can't be used, or nil, and whether that must not be.
 func check(capability string) (demanded bool, err error) {
