@@ -50,7 +50,7 @@ func TestImages(t *testing.T) {
 			}
 			tr := readBytes(t, img)
 			if got := dumpText(t, tr); got != string(want) {
-				t.Error(firstDifference(got, string(want)))
+				t.Error(differingLine(got, string(want)))
 			}
 			checkObjects(t, m, tr)
 		})

@@ -97,7 +97,7 @@ func TestAgainstComposefsInfo(t *testing.T) {
 				want.Canonicalize()
 				dropOpaqueMarks(t, want, tree.Root)
 				if g, w := dumpText(t, got), dumpText(t, want); g != w {
-					t.Errorf("version %v: %s", openBytes(t, img).Version(), firstDifference(g, w))
+					t.Errorf("version %v: %s", openBytes(t, img).Version(), differingLine(g, w))
 				}
 			}
 		})
@@ -135,8 +135,8 @@ func dropOpaqueMarks(t *testing.T, tr *tree.Tree, dir tree.Node) {
 	}
 }
 
-// firstDifference shows the first lines in which two texts differ.
-func firstDifference(got, want string) string {
+// differingLine shows the first lines in which two texts differ.
+func differingLine(got, want string) string {
 	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
 	for k := range min(len(g), len(w)) {
 		if g[k] != w[k] {
