@@ -1,0 +1,195 @@
+package main
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+)
+
+func rows() []row {
+	var list []row
+	for _, n := range []int{10_000, 100_000, 1_000_000} {
+		list = append(list, dumpRow(n))
+	}
+	return append(list,
+		row{
+			name: "import server v1, gzip, image included; `podman pull`", goal: "≤ 0.35", needs: "server-gzip",
+			ours: pull("server-gzip", "v1", fresh), peer: podman("server-gzip", "v1", freshPodman),
+		},
+		row{
+			name: "import server v1, gzip; `cfsctl oci pull`", goal: "-", needs: "server-gzip", tool: "cfsctl",
+			ours: pull("server-gzip", "v1", fresh), peer: cfsctl("server-gzip", "v1"),
+		},
+		row{
+			name: "update: server v2 over v1; `podman pull`", goal: "≤ 0.35", needs: "server-gzip",
+			ours: pull("server-gzip", "v2", after(fresh, pull("server-gzip", "v1", nil))),
+			peer: podman("server-gzip", "v2", after(freshPodman, podman("server-gzip", "v1", nil))),
+		},
+		row{
+			name: "again, nothing new; `podman pull`", goal: "wall ≤ 1.0", needs: "server-gzip",
+			ours: pull("server-gzip", "v2", nil), peer: podman("server-gzip", "v2", nil),
+		},
+		row{
+			name: "import server v1, zstd; our own gzip import", goal: "≤ 0.6", needs: "server-zstd",
+			setup: func(s *settings) error { return s.copyImage("server-gzip") },
+			ours:  pull("server-zstd", "v1", fresh), peer: pull("server-gzip", "v1", fresh),
+		},
+		row{
+			name: "unpack and `mkcomposefs --digest-store` (umoci, C composefs)", goal: "≤ 0.45", needs: "server-gzip",
+			ours: pull("server-gzip", "v1", fresh), peer: umociChain("server-gzip", "v1"), pairs: 3,
+		},
+		row{
+			name: "digest of a file of 1 GiB; `fsverity digest`", goal: "≤ 0.6", setup: bigFile,
+			ours: side{command: func(s *settings) []string { return []string{s.link("composefs-info"), "measure-file", s.path("big")} }},
+			peer: side{command: func(s *settings) []string { return []string{"fsverity", "digest", s.path("big")} }},
+		},
+	)
+}
+
+func (s *settings) path(name string) string { return filepath.Join(s.work, name) }
+
+func (s *settings) peer(name string) string { return filepath.Join(s.peers, "bin", name) }
+
+// link is the binary under another tool's name, as which it is that tool.
+func (s *settings) link(name string) string {
+	at := s.path(name)
+	_ = os.Symlink(s.flatroot, at) // it may be there already
+	return at
+}
+
+// native runs a C tool of the peers by its own dynamic loader, without the shell around it that bin has.
+func (s *settings) native(name string) []string {
+	usr := filepath.Join(s.peers, "root", "usr")
+	return []string{
+		filepath.Join(usr, "lib64", "ld-linux-x86-64.so.2"), "--argv0", name,
+		"--library-path", filepath.Join(usr, "lib", "x86_64-linux-gnu"), filepath.Join(usr, "bin", name),
+	}
+}
+
+func dumpRow(n int) row {
+	name := fmt.Sprintf("dump-%d", n)
+	goal := "≤ 0.5"
+	if n <= 10_000 {
+		goal = "≤ 1.0"
+	}
+	args := func(s *settings) []string { return []string{"--from-file", s.path(name), s.path("image.erofs")} }
+	return row{
+		name: fmt.Sprintf("image from a dump of %d entries; `mkcomposefs`", n), goal: goal,
+		setup: func(s *settings) error { return writeDump(s.path(name), n) },
+		ours:  side{command: func(s *settings) []string { return append([]string{s.link("mkcomposefs")}, args(s)...) }},
+		peer:  side{command: func(s *settings) []string { return append(s.native("mkcomposefs"), args(s)...) }},
+	}
+}
+
+// writeDump writes a dump of about n entries: directories of 19 files that have objects and a symlink.
+func writeDump(path string, n int) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	w := bufio.NewWriter(f)
+	random := rand.New(rand.NewPCG(1, 2)) // the same dump every time
+	fmt.Fprintln(w, "/ 4096 40755 2 0 0 0 1700000000.0 - - -")
+	for i, dir := 1, 0; i < n; dir++ {
+		top := fmt.Sprintf("/usr%05d", dir/200)
+		if dir%200 == 0 {
+			fmt.Fprintf(w, "%s 4096 40755 2 0 0 0 1700000000.0 - - -\n", top)
+			i++
+		}
+		sub := fmt.Sprintf("%s/directory%04d", top, dir%200)
+		fmt.Fprintf(w, "%s 4096 40755 2 0 0 0 1700000000.0 - - -\n", sub)
+		i++
+		for k := range 19 {
+			d := fmt.Sprintf("%x", sha256.Sum256(fmt.Append(nil, i)))
+			fmt.Fprintf(w, "%s/file-name-%02d.conf %d 100644 1 0 0 0 17000%05d.0 %s/%s - %s\n",
+				sub, k, 65+random.IntN(200_000), i%100_000, d[:2], d[2:], d)
+			i++
+		}
+		fmt.Fprintf(w, "%s/link 20 120777 1 0 0 0 1700000000.0 ../target/of/the/link - -\n", sub)
+		i++
+	}
+	return w.Flush()
+}
+
+// after runs another side once, unmeasured, as part of the preparation.
+func after(prepare func(*settings) error, d side) func(*settings) error {
+	return func(s *settings) error {
+		if err := prepare(s); err != nil {
+			return err
+		}
+		return command(d.command(s)...)
+	}
+}
+
+func fresh(s *settings) error {
+	if err := os.RemoveAll(s.path("store")); err != nil {
+		return err
+	}
+	return command(s.flatroot, "init", "--store", s.path("store"))
+}
+
+func pull(image, tag string, prepare func(*settings) error) side {
+	return side{prepare: prepare, command: func(s *settings) []string {
+		return []string{
+			s.flatroot, "--store", s.path("store"), "--progress", "none", "pull", "--name", "server", "oci:" + s.image(image) + ":" + tag,
+		}
+	}}
+}
+
+// podmanConf is what podman needs to pull: nothing of the machine's own configuration.
+func freshPodman(s *settings) error {
+	// podman leaves its overlay directory bind-mounted on itself in its own mount namespace only.
+	if err := command("rm", "-rf", s.path("podman")); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(s.path("podman"), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(s.path("policy.json"), []byte(`{"default":[{"type":"insecureAcceptAnything"}]}`), 0o600)
+}
+
+func podman(image, tag string, prepare func(*settings) error) side {
+	return side{prepare: prepare, command: func(s *settings) []string {
+		return []string{
+			s.peer("podman"), "--root", s.path("podman/root"), "--runroot", s.path("podman/run"), "--storage-driver", "overlay",
+			"pull", "--signature-policy", s.path("policy.json"), "-q", "oci:" + s.image(image) + ":" + tag,
+		}
+	}}
+}
+
+func cfsctl(image, tag string) side {
+	return side{
+		prepare: func(s *settings) error {
+			if err := os.RemoveAll(s.path("cfs")); err != nil {
+				return err
+			}
+			return command("cfsctl", "--insecure", "--repo", s.path("cfs"), "--hash", "sha256", "init", s.path("cfs"))
+		},
+		command: func(s *settings) []string {
+			return []string{"env", "PATH=" + filepath.Join(s.peers, "bin") + ":" + os.Getenv("PATH"),
+				"cfsctl", "--insecure", "--repo", s.path("cfs"), "oci", "pull", "oci:" + s.image(image) + ":" + tag, "server"}
+		},
+	}
+}
+
+func umociChain(image, tag string) side {
+	return side{
+		prepare: func(s *settings) error {
+			return command("rm", "-rf", s.path("umoci"), s.path("digests"), s.path("image.erofs"))
+		},
+		command: func(s *settings) []string {
+			return []string{"sh", "-ec", `
+				"$1"/bin/umoci unpack --image "$2" "$3"/umoci
+				"$1"/bin/mkcomposefs --digest-store="$3"/digests "$3"/umoci/rootfs "$3"/image.erofs`,
+				"sh", s.peers, s.image(image) + ":" + tag, s.work}
+		},
+	}
+}
+
+func bigFile(s *settings) error {
+	return command("sh", "-c", `head -c 1073741824 /dev/urandom > "$1"`, "sh", s.path("big"))
+}
