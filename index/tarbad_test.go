@@ -48,6 +48,11 @@ func badTars() []badTar {
 		{"sparse name with ..", b().pax(append(sparse1Records(1), "GNU.sparse.name=../s")...).add(file), `".." component`},
 		{"sparse name with NUL", b().pax(append(sparse1Records(1), "GNU.sparse.name=s\x00")...).add(file), "NUL"},
 
+		{"content and a slash", b().add(head{name: "a/", size: 600}), `"a/", at byte 0: file with content and a slash at the end of its name`},
+		{"content and a slash, contiguous", b().add(head{typ: typeCont, name: "a/", data: "x"}), "file with content and a slash"},
+		{"content by its record and a slash", b().pax("size=1").add(head{name: "a/"}), "file with content and a slash"},
+		{"content of no number and a slash", b().add(head{name: "a/", edit: func(b []byte) { copy(b[fieldSize.off:], "x") }}), "file with content and a slash"},
+
 		// Headers.
 		{"checksum", b().add(head{name: "a", tail: func(b []byte) { b[0] = 'b' }}), "header checksum is"},
 		{"checksum no number", b().add(head{name: "a", tail: func(b []byte) { copy(b[fieldChecksum.off:], "zzz") }}), "is no octal number"},
@@ -150,7 +155,8 @@ func badTars() []badTar {
 		{"sparse file of a TiB", b().addOldSparse(1<<40, "", segment{1 << 40, 0}), "over the limit of 68719476736 (--max-file-size raises it)"},
 		{"sparse file of negative size", b().addOldSparse(-1, ""), "expanded size of a sparse file: number is negative"},
 		{"sparse file of star", b().add(head{typ: typeSparse, name: "s"}), "not GNU's"},
-		{"sparse file with a slash", b().add(head{typ: typeSparse, name: "s/", magic: magicGNU}), "slash at the end of its name"},
+		{"sparse file with a slash", b().add(head{typ: typeSparse, name: "s/", magic: magicGNU}), `"s/", at byte 0: sparse file with a slash at the end of its name`},
+		{"sparse file with a slash, by its records", b().pax(append(sparse1Records(1), "GNU.sparse.name=s/")...).add(file), "sparse file with a slash"},
 		{"sparse map cut off", b().raw(cutMap()).cut(), "the tar ends inside the sparse map"},
 		{"sparse map for ever", b().raw(cutMap()).raw(endlessMap(3000)), "bytes of a sparse map: 1049088, over the limit of 1048576 (--max-pax-bytes raises it)"},
 		{"two sparse maps", b().pax("GNU.sparse.size=1", "GNU.sparse.numblocks=1", "GNU.sparse.map=0,1", "GNU.sparse.offset=0", "GNU.sparse.numbytes=1").add(file), "two maps"},

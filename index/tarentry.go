@@ -78,8 +78,9 @@ func typeMode(typ byte) (uint32, error) {
 func (p *tarParser) readName(h *tarHeader, mode uint32, form sparseForm) (uint32, error) {
 	raw := p.entryName(h, form)
 	if mode == modeFile && len(raw) > 0 && raw[len(raw)-1] == '/' {
-		if h[offType] == typeSparse {
-			return 0, fmt.Errorf("sparse file %.64q has a slash at the end of its name", raw)
+		if err := p.checkSlash(h, form); err != nil {
+			p.entry.Name = raw[:min(len(raw), maxPath)] // for the error
+			return 0, err
 		}
 		mode = modeDir
 	}
@@ -93,6 +94,24 @@ func (p *tarParser) readName(h *tarHeader, mode uint32, form sparseForm) (uint32
 		return 0, errors.New("name is empty, and only a directory can be the root")
 	}
 	return mode, nil
+}
+
+// checkSlash tells whether a file whose name ends in a slash can be taken for a
+// directory. Of the types since POSIX other readers consume the content before
+// they look at the name, if they look at all, so content leaves no reading that
+// all could share. Of type NUL Go's archive/tar, and so container engines, say
+// "directory" first and skip none.
+func (p *tarParser) checkSlash(h *tarHeader, form sparseForm) error {
+	if form != notSparse {
+		return errors.New("sparse file with a slash at the end of its name")
+	}
+	if h[offType] == typeFileV7 {
+		return nil
+	}
+	if size, err := p.number(paxSize, h.bytes(fieldSize)); err != nil || size != 0 {
+		return errors.New("file with content and a slash at the end of its name")
+	}
+	return nil
 }
 
 // entryName returns the entry's name as the archive has it. The path record of a
