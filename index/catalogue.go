@@ -50,11 +50,17 @@ type refs struct{ tag, image string }
 
 func refsOf(name string) (refs, error) {
 	enc, err := store.EncodeTag(name)
+	if err == nil && enc == reservedName {
+		err = fmt.Errorf("the name %q is taken: the store keeps refs of its own there", name)
+	}
 	if err != nil {
 		return refs{}, err
 	}
 	return refs{tag: "oci/" + enc, image: enc}, nil
 }
+
+// reservedName is the directory of images/refs that is flatroot's own.
+const reservedName = "flatroot"
 
 // refOf reads a ref; empty: there is none.
 func refOf(s *store.Store, k store.Kind, ref string) (string, error) {
