@@ -33,3 +33,7 @@ func ParseMeta(b []byte) (a fsverity.Algorithm, formats []int, readOnly, writabl
 	m, err := parseMeta(b)
 	return m.algorithm, m.formats, m.checkFeatures(true), m.checkFeatures(false), err
 }
+
+func ParseEntry(text string, a fsverity.Algorithm) (fsverity.Digest, error) {
+	return parseEntry(text, a)
+}

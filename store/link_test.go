@@ -321,6 +321,23 @@ func TestTags(t *testing.T) {
 	}
 }
 
+func FuzzParseEntry(f *testing.F) {
+	d := fsverity.Sum(fsverity.SHA256, nil)
+	f.Add("../objects/"+d.ObjectPath(), false)
+	f.Add("../"+d.ObjectPath(), true)
+	f.Add("../objects/"+fsverity.Sum(fsverity.SHA512, nil).ObjectPath(), true)
+	f.Fuzz(func(t *testing.T, text string, long bool) {
+		a := fsverity.SHA256
+		if long {
+			a = fsverity.SHA512
+		}
+		d, err := store.ParseEntry(text, a)
+		if err == nil && (d.Algorithm() != a || !strings.HasSuffix(text, "/"+d.ObjectPath())) {
+			t.Errorf("%q: %v", text, d)
+		}
+	})
+}
+
 func FuzzTags(f *testing.F) {
 	f.Add("docker://a/b:1")
 	f.Add("%2F%25%")

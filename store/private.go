@@ -152,7 +152,8 @@ func (s *Store) privateError(name string, err error) error {
 	return notFound(s.root.join(privateDir+"/"+name), err)
 }
 
-// WriteFile writes flatroot/name, durably, in one step and with its directories.
+// WriteFile writes flatroot/name in one step, and makes its directories: after a
+// crash it has the new content or what it had before, never a part.
 func (s *Store) WriteFile(name string, data []byte) error {
 	if err := s.mayWrite(); err != nil {
 		return err

@@ -139,14 +139,14 @@ func (s *Store) walkRefs(k Kind, below []string, yield func(RefInfo, error) bool
 	defer at.close()
 	for _, c := range refChildren(at, names) {
 		path := append(slices.Clone(below), c.name)
-		if c.dir {
+		r := RefInfo{Name: strings.Join(path, "/")}
+		err := checkName(c.name)
+		if err == nil && c.dir {
 			if !s.walkRefs(k, path, yield) {
 				return false
 			}
 			continue
 		}
-		r := RefInfo{Name: strings.Join(path, "/")}
-		err := checkName(c.name)
 		if err == nil {
 			r.Entry, err = readRef(at, c.name)
 		}

@@ -128,13 +128,17 @@ func (s *Store) openObjects() error {
 	return nil
 }
 
-// Close gives up the lock. Files got from the store stay open.
+// Close gives up the lock; nothing of the store may be used then, but files got
+// from it stay open. It may be called again.
 func (s *Store) Close() error {
 	var err error
 	if s.objectsFile != nil {
 		err = s.objectsFile.Close()
+		s.objectsFile, s.objects.fd = nil, -1
 	}
-	return errors.Join(err, s.root.close())
+	err = errors.Join(err, s.root.close())
+	s.root.fd = -1
+	return err
 }
 
 // Dir is the path that the store was opened by.

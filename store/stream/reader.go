@@ -228,10 +228,11 @@ func (r *sectionReader) Read(p []byte) (int, error) {
 
 func (s *Stream) inflate(c section) (*inflater, error) {
 	src := &sectionReader{SectionReader: io.NewSectionReader(s.r, c.start, c.size())}
+	window := max(minWindow, min(maxWindow, windowRatio*c.size()))
 	// One goroutine, the caller's: streams are read side by side already.
 	dec, err := zstd.NewReader(bufio.NewReaderSize(src, 64<<10),
 		zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-		zstd.WithDecoderMaxWindow(maxWindow))
+		zstd.WithDecoderMaxWindow(uint64(window)))
 	if err != nil {
 		return nil, fmt.Errorf("decompress split stream: %w", err)
 	}

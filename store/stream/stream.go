@@ -96,6 +96,10 @@ const (
 	maxNamed  = 16 << 20
 	maxRecord = 4096
 	// maxWindow is the largest window that libzstd's decoder takes by default, so
-	// that what other readers accept, this one does.
-	maxWindow = 128 << 20
+	// that what other readers accept, this one does. A window is allocated before
+	// anything of it is there, so above minWindow, which libzstd's usual levels may
+	// use for however little, it must be in proportion to the compressed bytes.
+	maxWindow   = 128 << 20
+	minWindow   = 8 << 20
+	windowRatio = 4096
 )

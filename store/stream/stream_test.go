@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -244,24 +245,45 @@ func forged(named, chunks []byte, size int64) []byte {
 
 func value(v int64) string { return string(binary.LittleEndian.AppendUint64(nil, uint64(v))) }
 
+// frame is the beginning of a zstd frame with a window of this size, a power of 2.
+func frame(window int) []byte {
+	return []byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, byte(bits.TrailingZeros(uint(window))-10) << 3}
+}
+
+// TestWindows: up to what libzstd takes, if there is enough to fill it with.
+func TestWindows(t *testing.T) {
+	raw := func(n int) []byte { // a last block of n bytes, n/8 times object 0
+		return append([]byte{byte(n<<3 | 1), byte(n >> 5), byte(n >> 13)}, make([]byte, n)...)
+	}
+	for _, tc := range []struct {
+		window, bytes int
+		ok            bool
+	}{{8 << 20, 8, true}, {16 << 20, 8, false}, {128 << 20, 40000, true}, {256 << 20, 100000, false}} {
+		ps, err := pieces(open(t, forged(zst(""), slices.Concat(frame(tc.window), raw(tc.bytes)), 0)))
+		if tc.ok != (err == nil) || tc.ok && len(ps) != tc.bytes/8 {
+			t.Errorf("%+v: %d chunks, %v", tc, len(ps), err)
+		}
+	}
+}
+
 func TestBadChunks(t *testing.T) {
 	whole := zst(value(-5) + "hello" + value(0))
 	for name, tc := range map[string]struct {
 		packed []byte
 		size   int64
 	}{
-		"index too high":      {zst(value(1)), 5},
-		"minimum":             {zst(value(-1 << 63)), 1<<63 - 1},
-		"more than original":  {zst(value(-6) + "hello!"), 5},
-		"sum over original":   {zst(value(-3) + "abc" + value(-3) + "abc"), 5},
-		"end in value":        {zst(value(-5)[:3]), 5},
-		"end in chunk":        {zst(value(-5) + "hell"), 5},
-		"gigabytes claimed":   {zst(value(-1<<40) + "x"), 1 << 41},
-		"no zstd":             {[]byte("hello, I am no frame"), 5},
-		"bytes after frame":   {append(zst(value(0)), 1, 2, 3, 4, 5), 5},
-		"byte after frame":    {append(zst(value(0)), 1), 5},
-		"window over 128 MiB": {append([]byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x98}, 0x41, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), 5},
-		"truncated":           {whole[:len(whole)-1], 5},
+		"index too high":     {zst(value(1)), 5},
+		"minimum":            {zst(value(-1 << 63)), 1<<63 - 1},
+		"more than original": {zst(value(-6) + "hello!"), 5},
+		"sum over original":  {zst(value(-3) + "abc" + value(-3) + "abc"), 5},
+		"end in value":       {zst(value(-5)[:3]), 5},
+		"end in chunk":       {zst(value(-5) + "hell"), 5},
+		"gigabytes claimed":  {zst(value(-1<<40) + "x"), 1 << 41},
+		"no zstd":            {[]byte("hello, I am no frame"), 5},
+		"bytes after frame":  {append(zst(value(0)), 1, 2, 3, 4, 5), 5},
+		"byte after frame":   {append(zst(value(0)), 1), 5},
+		"window too large":   {slices.Concat(frame(16<<20), []byte{0x41, 0, 0}, []byte(value(0))), 5},
+		"truncated":          {whole[:len(whole)-1], 5},
 	} {
 		b := forged(zst(""), tc.packed, tc.size)
 		s := open(t, b)
