@@ -70,8 +70,8 @@ func TestCycles(t *testing.T) {
 	for i := range 100 {
 		r := requests[i%len(requests)]
 		p := plan(t, r)
-		forms := p.Steps[len(p.Steps)-2].Forms
-		p.Steps[len(p.Steps)-2].Forms = forms[i%len(forms):]
+		forms := p.overlay().Forms
+		p.overlay().Forms = forms[i%len(forms):]
 		must(t, p.Do(context.Background()))
 		if _, err := os.Stat(filepath.Join(target, "inline")); err != nil {
 			t.Fatal(err)

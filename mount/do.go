@@ -33,10 +33,14 @@ func (p *Plan) Detach(ctx context.Context) (*os.File, error) {
 	d := &doing{request: &p.request, image: p.request.Image}
 	defer d.undo()
 	for _, s := range p.Steps {
-		if err := ctx.Err(); err != nil {
-			return nil, err
+		err := ctx.Err()
+		if err == nil {
+			err = d.step(ctx, s)
 		}
-		if err := d.step(ctx, s); err != nil {
+		if err != nil {
+			if d.overlay != nil {
+				d.overlay.Close()
+			}
 			return nil, err
 		}
 	}

@@ -8,7 +8,7 @@ type Features struct {
 	Erofs         bool // the kernel has EROFS
 	Overlay       bool // the kernel has overlayfs with the new mount interface
 	LayerAdd      bool // overlay: lowerdir+ and datadir+ (kernel 6.8)
-	LayerFD       bool // overlay: the same given as descriptors (kernel 6.13)
+	LayerFD       bool // overlay: the same given as O_PATH descriptors (kernel 6.15)
 	OverlayVerity bool // overlay: the option verity (kernel 6.6)
 	Loop          bool // loop devices can be had
 	Memfd         bool // sealed memory can be had

@@ -172,22 +172,29 @@ func checkSample(t *testing.T, dir string) {
 }
 
 // TestNativeForms mounts from the disk and from tmpfs (which needs a loop device)
-// in each way of telling the kernel the layers, and with each check of the image.
+// in each way of telling this kernel the layers, alone and after one that it
+// doesn't know, and with each check of the image.
 func TestNativeForms(t *testing.T) {
 	needMounts(t)
 	target := t.TempDir()
 	for place, dir := range map[string]string{"disk": t.TempDir(), "tmpfs": tmpfs(t)} {
 		s := newSample(t, dir, false)
-		for _, form := range []LayerForm{"", LayersByMount, LayersByName, LayersByString} {
-			for _, v := range []Policy{Auto, Off} {
-				r := s.request(t, target)
-				r.Verity = v
+		for _, v := range []Policy{Auto, Off} {
+			r := s.request(t, target)
+			r.Verity = v
+			all := plan(t, r).overlay().Forms
+			forms := [][]LayerForm{all}
+			if all[0] != LayersByMount {
+				forms = append(forms, append([]LayerForm{LayersByMount}, all...))
+			}
+			for _, f := range all {
+				forms = append(forms, []LayerForm{f})
+			}
+			for _, f := range forms {
 				p := plan(t, r)
-				if form != "" {
-					p.Steps[len(p.Steps)-2].Forms = []LayerForm{form}
-				}
+				p.overlay().Forms = f
 				if err := p.Do(context.Background()); err != nil {
-					t.Errorf("%s, form %q: %v", place, form, err)
+					t.Errorf("%s, forms %q: %v", place, f, err)
 					continue
 				}
 				checkSample(t, target)
@@ -196,6 +203,16 @@ func TestNativeForms(t *testing.T) {
 		}
 	}
 	noPrivateDirs(t)
+}
+
+// overlay is the plan's overlay step, to change it.
+func (p *Plan) overlay() *Step {
+	for i := range p.Steps {
+		if p.Steps[i].Op == OpOverlay {
+			return &p.Steps[i]
+		}
+	}
+	panic("plan without overlay")
 }
 
 func noPrivateDirs(t *testing.T) {

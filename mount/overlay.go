@@ -9,8 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mountOverlay tries the step's layer forms until one is not answered EINVAL,
-// which is what kernels say to a form that they don't know.
+// mountOverlay tries the step's layer forms until the kernel knows one.
 func (d *doing) mountOverlay(s Step) (m *os.File, err error) {
 	for _, form := range s.Forms {
 		if form != LayersByMount {
@@ -19,7 +18,7 @@ func (d *doing) mountOverlay(s Step) (m *os.File, err error) {
 			}
 		}
 		m, err = d.newOverlay(s, form)
-		if !errors.Is(err, unix.EINVAL) {
+		if !unknownForm(err) {
 			break
 		}
 	}
@@ -31,6 +30,13 @@ func (d *doing) mountOverlay(s Step) (m *os.File, err error) {
 		return nil, fmt.Errorf("mount overlay: %w", err)
 	}
 	return m, nil
+}
+
+// unknownForm tells a kernel that doesn't know a layer form: EINVAL for the key, a
+// descriptor where it wants text, or a detached mount; EBADF (6.12 and before)
+// for an O_PATH descriptor.
+func unknownForm(err error) bool {
+	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBADF)
 }
 
 func (d *doing) newOverlay(s Step, form LayerForm) (*os.File, error) {

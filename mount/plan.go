@@ -52,7 +52,7 @@ const (
 type Step struct {
 	Op      Op
 	Options []Option    // OpErofs, OpOverlay: in this order
-	Forms   []LayerForm // OpOverlay: tried in this order while the kernel says EINVAL
+	Forms   []LayerForm // OpOverlay: tried in this order until the kernel knows one
 	Attrs   []string    // OpOverlay: mount attributes
 	Target  string      // OpAttach
 }
@@ -77,7 +77,7 @@ func (s Step) String() string {
 }
 
 // Plan is what will be done for a Request. NewPlan makes it, Do or Detach
-// carry it out, once.
+// carry it out while the request's files are open.
 type Plan struct {
 	Mode         Mode
 	Source       string // as mountinfo will show it

@@ -71,7 +71,9 @@ func (f *Features) probeOverlay() error {
 	f.Overlay = true
 	f.OverlayVerity = c.set(Option{"verity", "require"}) == nil
 	f.LayerAdd = c.set(Option{"lowerdir+", "/"}) == nil
-	if root, err := os.Open("/"); err == nil {
+	// Mounts come as O_PATH descriptors, which overlayfs takes since the release
+	// in which it takes detached mounts as well.
+	if root, err := os.OpenFile("/", unix.O_PATH|unix.O_DIRECTORY, 0); err == nil {
 		f.LayerFD = c.setFD("lowerdir+", int(root.Fd())) == nil
 		root.Close()
 	}

@@ -13,7 +13,7 @@ const maxTypos = 2
 func nearest(table map[string]optionSpec, name string) string {
 	best, bestCost := "", maxTypos+1
 	for _, n := range slices.Sorted(maps.Keys(table)) {
-		// Two edits turn any word of three letters into too many others.
+		// More than half of a name changed is no typo: dev and exec would be near anything.
 		if c := editDistance(name, n); c < bestCost && 2*c < len(n) {
 			best, bestCost = n, c
 		}
