@@ -90,7 +90,7 @@ func (d dir) sub(name string, create bool) (dir, error) {
 // mkdir makes a directory with its mode whatever the umask is; one that is there
 // is fine, and stays as it is.
 func (d dir) mkdir(name string) error {
-	switch err := unix.Mkdirat(d.fd, name, dirMode); err {
+	switch err := retry(func() error { return unix.Mkdirat(d.fd, name, dirMode) }); err {
 	case unix.EEXIST:
 		return nil
 	case nil:

@@ -23,8 +23,9 @@
 //     a crash the last ones may be missing, but not wrong.
 //   - An entry that exists is adopted, not changed, since other streams name what it
 //     points at by ID; refs are renamed into place.
-//   - Unfinished files have no name (or, where the file system can't do that, one
-//     that no reader looks at), so there is nothing to clean up.
+//   - Unfinished files have no name or, as symlinks and files of bad file systems
+//     must, one that no reader looks at: .symlink-… in DIR, .tmp-object-… in
+//     objects/. RemoveLeftovers takes away what killed processes left of those.
 //   - Whoever has the store open holds a shared lock, and what it saw stays there;
 //     collecting garbage takes an exclusive one.
 //   - Modes are as above, files 0644 and directories 0755, whatever the umask is.

@@ -339,6 +339,30 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
+func TestRemoveLeftovers(t *testing.T) {
+	s := newStore(t)
+	d := put(t, s, "x")
+	must(t, s.WriteFile("origins/deep/a.json", nil))
+	must(t, s.SetNote("verified", "a", "b"))
+	for _, name := range []string{".symlink-abc", ".init-abc", "objects/.tmp-object-abc", "flatroot/origins/deep/.tmp-abc", "flatroot/.tmp-abc"} {
+		must(t, os.WriteFile(filepath.Join(s.Dir(), name), nil, 0o644))
+	}
+	must(t, os.Symlink("../objects", s.Dir()+"/flatroot/link"))
+	if _, err := s.RemoveLeftovers(); !errors.Is(err, store.ErrNotExclusive) {
+		t.Errorf("with the shared lock: %v", err)
+	}
+	must(t, s.LockExclusive(context.Background(), nil))
+	for _, want := range []int{5, 0} {
+		if n, err := s.RemoveLeftovers(); n != want || err != nil {
+			t.Errorf("%d, %v; want %d", n, err, want)
+		}
+	}
+	must(t, s.LockShared())
+	if has, err := s.HasObject(d); !has || err != nil {
+		t.Errorf("the object: %v, %v", has, err)
+	}
+}
+
 func TestScratch(t *testing.T) {
 	s := newStore(t)
 	f, err := s.Scratch()
