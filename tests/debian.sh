@@ -48,3 +48,23 @@ bootstrap() {
 		--aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Languages "none"' \
 		"$@" "$suite" "$dir" -
 }
+
+# wrap ROOT DIR PROGRAM [ARGUMENT...]: makes DIR/PROGRAM, which runs a program of an unpacked root where it stands, through the
+# root's own dynamic loader. That needs no privilege, and the program sees the caller's files.
+wrap() {
+	local root=$1 dir=$2 name=$3 loader libs path
+	shift 3
+	# Without a merged /usr some of it lies in /lib.
+	loader=$(compgen -G "$root/usr/lib*/ld-linux*.so.*" || compgen -G "$root/lib*/ld-linux*.so.*") || die "no loader in $root"
+	libs=$(compgen -G "$root/usr/lib/*-linux-gnu"; compgen -G "$root/lib/*-linux-gnu" || true)
+	path=$(PATH=$root/usr/bin:$root/usr/sbin:$root/bin:$root/sbin command -v "$name") || die "no $name in $root"
+	wrap_command "$dir" "$name" "$loader" --argv0 "$name" --library-path "${libs//$'\n'/:}" "$path" "$@"
+}
+
+# wrap_command DIR NAME COMMAND...: makes DIR/NAME, which runs the command with the caller's arguments behind it.
+wrap_command() {
+	local file=$1/$2
+	shift 2
+	printf '#!/bin/sh\nexec %s "$@"\n' "$*" >"$file"
+	chmod 755 "$file"
+}

@@ -13,7 +13,7 @@
 #   DIR/requested   what was asked for; while it matches there is nothing to do
 #
 # Most programs run where they stand through the root's own dynamic loader, which needs no privilege and sees the caller's
-# files. Those that start themselves again by /proc/self/exe can't; they go through tests/peers/run, which needs root.
+# files. podman, which starts itself again by /proc/self/exe, can't; it goes through tests/peers/run, which needs root.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -22,12 +22,10 @@ here=$(cd "$(dirname "$0")" && pwd)
 suite=forky
 packages=(composefs erofs-utils)
 tools=(mkcomposefs composefs-info mount.composefs mkfs.erofs fsck.erofs dump.erofs)
-chrooted=()
 if [ "${1:-}" = --bench ]; then
 	shift
 	packages+=(podman skopeo umoci ostree fsverity)
-	tools+=(skopeo umoci ostree fsverity)
-	chrooted+=(podman)
+	tools+=(podman skopeo umoci ostree fsverity)
 fi
 dir=${1:-${FLATROOT_PEERS:-/var/cache/flatroot-peers}}
 
@@ -61,28 +59,16 @@ finish() { # ROOT
 	printf '[[registry]]\nlocation = "%s"\ninsecure = true\n' localhost 127.0.0.1 >"$1/etc/containers/registries.conf"
 }
 
-wrap() { # NAME COMMAND...: a wrapper that runs COMMAND with the caller's arguments
-	local f=$dir/bin/$1
-	shift
-	printf '#!/bin/sh\nexec %s "$@"\n' "$*" >"$f"
-	chmod 755 "$f"
-}
-
 wrappers() {
-	local t path loader libs extra
-	loader=$(echo "$dir"/root/usr/lib*/ld-linux*.so.*)
-	libs=$(echo "$dir"/root/usr/lib/*-linux-gnu*)
-	[ -x "$loader" ] || die "no dynamic loader in $dir/root"
+	local t
 	mkdir -p "$dir/bin"
 	cp "$here/run" "$dir/run"
 	for t in "${tools[@]}"; do
-		path=$(PATH=$dir/root/usr/bin:$dir/root/usr/sbin command -v "$t") || die "$t is in none of the packages"
-		extra=()
-		[ "$t" != skopeo ] || extra=(--policy "$dir/root/etc/containers/policy.json")
-		wrap "$t" "$loader" --argv0 "$t" --library-path "$libs" "$path" ${extra+"${extra[@]}"}
-	done
-	for t in ${chrooted+"${chrooted[@]}"}; do
-		wrap "$t" "$dir/run" "$dir" "$t"
+		case $t in
+		podman) wrap_command "$dir/bin" "$t" "$dir/run" "$dir" "$t" ;;
+		skopeo) wrap "$dir/root" "$dir/bin" "$t" --policy "$dir/root/etc/containers/policy.json" ;;
+		*) wrap "$dir/root" "$dir/bin" "$t" ;;
+		esac
 	done
 }
 
