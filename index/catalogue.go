@@ -22,9 +22,9 @@ type Info struct {
 	Name       string
 	Manifest   digest.Digest // empty: the image came from a dump and has no layers
 	Config     digest.Digest
-	Image      fsverity.Digest
+	Image      fsverity.Digest // zero: none was made yet
 	ImageBytes int64
-	Rules      Rules // empty: not known, as of a dump
+	Rules      Rules // empty: not known, as of a dump or of an image that another tool made
 	Layers     []LayerInfo
 
 	ManifestRaw, ConfigRaw []byte
@@ -39,7 +39,8 @@ type LayerInfo struct {
 	MediaType string
 	Stream    fsverity.Digest
 	TarSize   int64
-	Objects   int // that the stream refers to
+	Objects   int  // that the stream refers to
+	Verified  bool // the stream was hashed here
 }
 
 // ErrNoImage is wrapped by errors about names that the store does not have.
@@ -159,9 +160,9 @@ func findTagged(s *store.Store, name, entry, hex string) (*Info, error) {
 			return nil, err
 		}
 	}
-	i, err := lookUp(s, digest.Digest(d), rules)
-	if err == nil && i == nil {
-		err = errors.New("parts of it are missing: pull it again")
+	i, err := readInfo(s, digest.Digest(d), rules)
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, errIncomplete) {
+		err = fmt.Errorf("parts of it are missing, pull it again: %w", err)
 	}
 	if err != nil {
 		return nil, err
@@ -211,11 +212,14 @@ func refNamed(refs []stream.NamedRef, name string) (fsverity.Digest, bool) {
 // lookUp reads what the store has of a manifest. It is nil if a part is missing: manifest, config, the image by these
 // rules, or a layer that was verified here.
 func lookUp(s *store.Store, manifest digest.Digest, rules Rules) (*Info, error) {
-	i, err := readInfo(s, manifest, cmp.Or(rules, OCI1))
+	i, err := readInfo(s, manifest, rules)
 	if errors.Is(err, store.ErrNotFound) || errors.Is(err, errIncomplete) {
 		return nil, nil
 	}
-	return i, err
+	if err != nil || i.Rules != rules || slices.ContainsFunc(i.Layers, func(l LayerInfo) bool { return !l.Verified }) {
+		return nil, err
+	}
+	return i, nil
 }
 
 var errIncomplete = errors.New("incomplete")
@@ -239,17 +243,21 @@ func readInfo(s *store.Store, manifest digest.Digest, rules Rules) (*Info, error
 	if refs, err = streamRefs(s, configID); err != nil {
 		return nil, err
 	}
-	var ok bool
-	if i.Image, ok = refNamed(refs, imageKey(rules)); !ok {
-		return nil, errIncomplete
-	}
-	if err := i.readImage(s); err != nil {
+	if err := i.readImage(s, refs); err != nil {
 		return nil, err
 	}
 	return i, i.readLayers(s, refs)
 }
 
-func (i *Info) readImage(s *store.Store) error {
+// readImage finds the image by the rules asked for, else the one of format version 2 that another tool may have made.
+func (i *Info) readImage(s *store.Store, refs []stream.NamedRef) error {
+	var ok bool
+	if i.Image, ok = refNamed(refs, imageKey(i.Rules)); !ok {
+		i.Rules = ""
+		if i.Image, ok = refNamed(refs, stream.ImageV2); !ok {
+			return nil
+		}
+	}
 	if d, err := s.Entry(store.Images, i.Image.String()); err != nil || d != i.Image {
 		return cmp.Or(err, errIncomplete)
 	}
@@ -279,9 +287,11 @@ func (i *Info) readLayers(s *store.Store, refs []stream.NamedRef) error {
 }
 
 func (l *LayerInfo) read(s *store.Store) error {
-	if note, err := s.Note(notesVerified, l.DiffID.String()); err != nil || note != l.Stream.String() {
-		return cmp.Or(err, errIncomplete)
+	note, err := s.Note(notesVerified, l.DiffID.String())
+	if ignoreMissing(err) != nil {
+		return err
 	}
+	l.Verified = note == l.Stream.String()
 	st, err := openLayer(s, l.Stream)
 	if err != nil {
 		return err

@@ -67,9 +67,10 @@ func namedDigest(s *store.Store, spec string) (fsverity.Digest, error) {
 	if err != nil {
 		return fsverity.Digest{}, usagef("%q is neither a path nor a digest, and no possible name: %v", spec, err)
 	}
-	d, err := digestOfTag(s, enc)
+	// A name may have both. Then the tag's image is that of the rule oci-1, and the ref the one that was asked for.
+	d, err := digestOfRef(s, enc)
 	if errors.Is(err, store.ErrNotFound) {
-		d, err = digestOfRef(s, enc)
+		d, err = digestOfTag(s, enc)
 	}
 	if errors.Is(err, store.ErrNotFound) {
 		return d, fmt.Errorf("no image named %s in store %s", spec, s.Dir())
@@ -80,9 +81,9 @@ func namedDigest(s *store.Store, spec string) (fsverity.Digest, error) {
 	return d, nil
 }
 
-// imageKeys are the names under which a config stream may refer to its image: by
-// rule oci-1, by rule faithful-1, and as other tools write format version 2.
-var imageKeys = [...]string{stream.ImageV1, "flatroot.image.v1.faithful-1", stream.ImageV2}
+// imageKeys are the names under which a config stream may refer to its image: of
+// format version 1, and as other tools write version 2.
+var imageKeys = [...]string{stream.ImageV1, stream.ImageV2}
 
 // digestOfTag follows streams/refs/oci/ENC: manifest, config, image. ErrNotFound
 // says that there is no such tag, and nothing else.
@@ -113,7 +114,8 @@ func damaged(err error) error {
 	return fmt.Errorf("store is damaged (flatroot fsck tells more): %v", err)
 }
 
-// digestOfRef reads images/refs/ENC, which names images that came without layers.
+// digestOfRef reads images/refs/ENC, which names images that came without layers
+// or by another rule than oci-1. ErrNotFound says that there is none.
 func digestOfRef(s *store.Store, enc string) (fsverity.Digest, error) {
 	entry, err := s.Ref(store.Images, enc)
 	if err != nil {
