@@ -13,6 +13,8 @@ PEERS       ?= $(or $(FLATROOT_PEERS),/var/cache/flatroot-peers)
 CORPUS      ?= $(or $(FLATROOT_CORPUS),/var/cache/flatroot-corpus)
 # Time for each fuzz target, as `go test -fuzztime` reads it.
 FUZZTIME    ?= 10s
+# More flags for tests/bench, such as -n 3 or -run=image.
+BENCHFLAGS  ?=
 # More flags for `go test`, such as -v, -json or -run=NAME.
 TESTFLAGS   ?=
 # RACE=1 tests with the race detector, the one thing here that needs a C compiler.
@@ -42,6 +44,10 @@ test-peers: ## also comparisons with C composefs and erofs-utils; as root (fetch
 	tests/peers/setup.sh $(PEERS)
 	FLATROOT_TEST=peers FLATROOT_PEERS=$(PEERS) $(TEST) ./...
 
+.PHONY: test-vm
+test-vm: ## what needs fs-verity, in a virtual machine that has it, as any user (QEMU and kernel fetched by tests/vm/setup.sh)
+	tests/vm/test.sh ./fsverity ./mount
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, syntax of the shell scripts
 	@files=$$(git ls-files -z -- '*.go' | xargs -0 gofmt -l); \
@@ -59,8 +65,10 @@ fuzz: ## each fuzz target for FUZZTIME (10s), one after another
 	done
 
 .PHONY: bench
-bench: build ## ratios to the peers, interleaved runs; as root (corpus made by tests/bench/corpus.sh)
-	FLATROOT_PEERS=$(PEERS) FLATROOT_CORPUS=$(CORPUS) tests/bench/run.sh
+bench: build ## ratios to the peers, interleaved runs; as root; makes the corpus of images first, if need be
+	tests/peers/setup.sh --bench $(PEERS)
+	FLATROOT_PEERS=$(PEERS) tests/bench/corpus.sh $(CORPUS)
+	FLATROOT_PEERS=$(PEERS) FLATROOT_CORPUS=$(CORPUS) $(GO) run ./tests/bench $(BENCHFLAGS)
 
 .PHONY: nightly
 nightly: ## the long figures: all suites at nightly size, ten minutes a fuzz target, the benchmarks
