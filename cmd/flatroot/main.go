@@ -11,6 +11,8 @@ func main() {
 	switch filepath.Base(os.Args[0]) {
 	case "mkcomposefs":
 		os.Exit(mkcomposefsMain(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	case "composefs-info":
+		os.Exit(composefsInfoMain(os.Args[1:], os.Stdout, os.Stderr))
 	}
 	fmt.Fprintln(os.Stderr, "flatroot: run it as mkcomposefs or composefs-info")
 	os.Exit(2)

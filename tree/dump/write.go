@@ -52,7 +52,7 @@ func (d *writer) children(dir tree.Node) error {
 // node writes the line of the current path.
 func (d *writer) node(n tree.Node, link bool) error {
 	a := d.t.Attr(n)
-	b := appendEscaped(d.line[:0], d.path, false)
+	b := AppendEscaped(d.line[:0], d.path)
 	b = appendNumber(b, a.Size)
 	b = append(b, ' ')
 	if link {
@@ -106,8 +106,11 @@ func appendOptional(b, text []byte) []byte {
 	case "-":
 		return append(b, `\x2d`...)
 	}
-	return appendEscaped(b, text, false)
+	return AppendEscaped(b, text)
 }
+
+// AppendEscaped appends a text as it stands in a field that is no extended attribute's.
+func AppendEscaped(b, text []byte) []byte { return appendEscaped(b, text, false) }
 
 // appendEscaped appends a text with escapes for what is no printing ASCII byte, for the space and, in the names and values
 // of extended attributes, for the equals sign.
