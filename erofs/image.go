@@ -175,7 +175,7 @@ func (m *Image) readHeader() error {
 	case h.ComposefsVersion > versionMax:
 		return &UnsupportedError{fmt.Sprintf("version %d of the composefs format", h.ComposefsVersion)}
 	case h.Flags&^disk.HeaderHasACL != 0:
-		return &UnsupportedError{fmt.Sprintf("unknown flags %#x in the composefs header", h.Flags)}
+		return &UnsupportedError{fmt.Sprintf("unknown flags %#x in the composefs header", h.Flags&^disk.HeaderHasACL)}
 	}
 	m.version, m.hasACL = int(h.ComposefsVersion), h.Flags&disk.HeaderHasACL != 0
 	return m.checkComposefs()
