@@ -2,6 +2,7 @@ package index
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,15 +54,9 @@ var defaultDir = tree.Attr{Mode: tree.Directory | 0o755, Nlink: 2}
 
 // Flatten merges layers, lowest first, into one tree. An error names the layer, counted from 1, and its entry.
 func Flatten(ctx context.Context, layers []*Layer, o FlattenOptions) (*tree.Tree, error) {
-	m := &merger{t: tree.New(o.Algorithm, defaultDir)}
-	entries := int64(0)
-	limit := o.MaxEntries
-	if limit == 0 {
-		limit = defaultImageEntries
-	}
+	m := &merger{t: tree.New(o.Algorithm, defaultDir), limit: cmp.Or(o.MaxEntries, defaultImageEntries)}
 	for i, l := range layers {
-		entries += int64(l.Len())
-		err := checkLimit("entries of the image", entries, limit, "--max-image-entries")
+		err := m.count(int64(l.Len()))
 		if err == nil {
 			err = m.merge(ctx, l)
 		}
@@ -80,12 +75,20 @@ func Flatten(ctx context.Context, layers []*Layer, o FlattenOptions) (*tree.Tree
 
 // merger puts entries into a tree.
 type merger struct {
-	t     *tree.Tree
-	layer *Layer
+	t       *tree.Tree
+	layer   *Layer
+	entries int64 // so far, and directories made for them
+	limit   int64
 
 	// The directory of the entry before: entries of one directory mostly follow each other.
 	dirPath []byte
 	dir     tree.Node
+}
+
+// count adds to the entries. Directories that are made count too: a path may need two thousand of them.
+func (m *merger) count(n int64) error {
+	m.entries += n
+	return checkLimit("entries of the image, missing directories included", m.entries, m.limit, "--max-image-entries")
 }
 
 func (m *merger) merge(ctx context.Context, l *Layer) error {
@@ -163,6 +166,7 @@ func (m *merger) find(path []byte) (tree.Node, bool) {
 var (
 	errMarker  = errors.New("a whiteout of no name, or of the directory itself or its parent")
 	errParent  = errors.New("its parent is no directory (symlinks are not followed)")
+	errBelow   = errors.New("it is below a whiteout, which is no directory")
 	errRootDir = errors.New("the root must be a directory")
 )
 
@@ -178,7 +182,7 @@ func (m *merger) parent(path []byte) (tree.Node, error) {
 		next, ok := m.t.Lookup(n, name)
 		if !ok {
 			var err error
-			if next, err = m.t.Add(n, name, defaultDir); err != nil {
+			if next, err = m.make(n, name); err != nil {
 				return tree.None, err
 			}
 		}
@@ -190,6 +194,23 @@ func (m *merger) parent(path []byte) (tree.Node, error) {
 	m.dirPath, m.dir = append(m.dirPath[:0], path...), n
 	return n, nil
 }
+
+// make adds a missing directory. No name of a whiteout gets into the tree: it could not be put into a layer again.
+func (m *merger) make(dir tree.Node, name []byte) (tree.Node, error) {
+	switch {
+	case bytes.HasPrefix(name, []byte(aufsPrefix)):
+		return tree.None, errSkip
+	case bytes.HasPrefix(name, []byte(whiteoutPrefix)):
+		return tree.None, errBelow
+	}
+	if err := m.count(1); err != nil {
+		return tree.None, err
+	}
+	return m.t.Add(dir, name, defaultDir)
+}
+
+// errSkip says that an entry belongs to AUFS's own.
+var errSkip = errors.New("skip")
 
 // add puts an entry into the tree. Whiteouts have had their turn.
 func (m *merger) add(e *Entry) error {
@@ -204,6 +225,9 @@ func (m *merger) add(e *Entry) error {
 		return m.setDir(tree.Root, e)
 	}
 	dir, err := m.parent(dirPath)
+	if err == errSkip {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -270,10 +294,10 @@ func (m *merger) fill(n tree.Node, e *Entry) error {
 func (m *merger) link(e *Entry, dir tree.Node, name []byte, exists bool) error {
 	target, ok := m.find(e.Link)
 	switch {
+	case bytes.Equal(e.Link, e.Name):
+		return errors.New("hard link to itself")
 	case !ok:
 		return fmt.Errorf("hard link to %q, which does not exist", e.Link)
-	case bytes.Equal(e.Link, e.Name):
-		return fmt.Errorf("hard link to itself")
 	case m.t.IsDir(target):
 		return fmt.Errorf("hard link to the directory %q", e.Link)
 	}
