@@ -41,6 +41,7 @@ type layerResult struct {
 
 // read reads a layer's blob to its end. size is the announced length, -1 if none was.
 func (j *layerJob) read(ctx context.Context, blob io.Reader, size int64) (*layerResult, error) {
+	j.limits = j.limits.withDefaults()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	in := startInflater(ctx, blob, size, j.limits, j.tell)
