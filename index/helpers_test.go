@@ -2,7 +2,6 @@ package index
 
 import (
 	"bytes"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"slices"
@@ -150,7 +149,7 @@ func (m *memInput) content(e Entry) []byte {
 // tarBuilder builds a tar, block by block, also such as no tar program would.
 type tarBuilder struct {
 	buf     bytes.Buffer
-	endless bool
+	endless bool // no blocks at the end
 }
 
 // head is a header to be built; zero fields get what a plain file would have.
@@ -283,148 +282,4 @@ func paxRecords(records ...string) string {
 		fmt.Fprintf(&b, "%d %s\n", n, r)
 	}
 	return b.String()
-}
-
-// buildTar makes a tar of a text with a line for each entry, as
-//
-//	dir usr 0755 uid=1 gid=2 mtime=12.5 x:user.a=value x:security.capability=0x0100
-//	file usr/a 0644 data=text
-//	file usr/b 0644 size=100000 fill=b
-//	sym usr/c -> a
-//	hard usr/d -> usr/a
-//	chr dev/null 0666 dev=1,3
-//	blk dev/sda 0660 dev=8,0
-//	fifo run/f 0600
-//
-// The name may be quoted as in Go, and so may each value. Empty lines and lines
-// that begin with # are skipped. The mode is 0755 of directories and 0644 of
-// the rest if not given, the time 0. A file has size bytes of its fill byte, 'x'
-// if not given.
-func buildTar(t testing.TB, text string) []byte {
-	t.Helper()
-	var b tarBuilder
-	for i, line := range strings.Split(text, "\n") {
-		line = strings.TrimSpace(line)
-		if line == "" || line[0] == '#' {
-			continue
-		}
-		if err := b.addLine(line); err != nil {
-			t.Fatalf("line %d of the tar, %q: %v", i+1, line, err)
-		}
-	}
-	return b.end()
-}
-
-var lineTypes = map[string]byte{
-	"file": typeFile, "dir": typeDir, "sym": typeSymlink, "hard": typeHardlink,
-	"chr": typeChar, "blk": typeBlock, "fifo": typeFifo,
-}
-
-// addLine adds the entry of one line.
-func (t *tarBuilder) addLine(line string) error {
-	words, err := splitWords(line)
-	if err != nil || len(words) < 2 {
-		return fmt.Errorf("needs a type and a name: %v", err)
-	}
-	h := head{typ: lineTypes[words[0]], mode: 0o644}
-	if h.typ == 0 {
-		return fmt.Errorf("unknown type %q", words[0])
-	}
-	if h.typ == typeDir {
-		h.mode = 0o755
-	}
-	records := []string{"path=" + words[1]}
-	if len(words[1]) <= 100 {
-		h.name, records = words[1], nil
-	}
-	fill := "x"
-	for i := 2; i < len(words); i++ {
-		key, value, hasValue := strings.Cut(words[i], "=")
-		name, isXattr := strings.CutPrefix(key, "x:")
-		switch {
-		case words[i] == "->" && i+1 < len(words):
-			i++
-			if h.link = words[i]; len(h.link) > 100 {
-				records, h.link = append(records, "linkpath="+words[i]), ""
-			}
-		case !hasValue:
-			h.mode, err = strconv.ParseInt(words[i], 8, 64)
-		case isXattr:
-			if value, err = xattrValue(value); err == nil {
-				records = append(records, paxXattrPrefix+name+"="+value)
-			}
-		case key == "mtime":
-			if h.mtime, err = strconv.ParseInt(value, 10, 64); err != nil {
-				records, err = append(records, "mtime="+value), nil
-			}
-		case key == "data":
-			h.data = value
-		case key == "fill":
-			fill = value
-		case key == "dev":
-			_, err = fmt.Sscanf(value, "%d,%d", &h.major, &h.minor)
-		default:
-			err = h.setNumber(key, value)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if h.size > 0 && h.typ == typeFile {
-		h.data = strings.Repeat(fill, int(h.size))[:h.size]
-	}
-	if len(records) > 0 {
-		t.pax(records...)
-	}
-	t.add(h)
-	return nil
-}
-
-// setNumber sets a numeric field by its name.
-func (h *head) setNumber(key, value string) error {
-	fields := map[string]*int64{"uid": &h.uid, "gid": &h.gid, "size": &h.size}
-	f := fields[key]
-	if f == nil {
-		return fmt.Errorf("unknown key %q", key)
-	}
-	var err error
-	*f, err = strconv.ParseInt(value, 10, 64)
-	return err
-}
-
-// xattrValue reads a value that may be in hex.
-func xattrValue(s string) (string, error) {
-	digits, isHex := strings.CutPrefix(s, "0x")
-	if !isHex {
-		return s, nil
-	}
-	b, err := hex.DecodeString(digits)
-	return string(b), err
-}
-
-// splitWords splits a line at blanks. A word, or the part of it behind its first
-// "=", may be quoted.
-func splitWords(line string) ([]string, error) {
-	var words []string
-	for line = strings.TrimLeft(line, " \t"); line != ""; line = strings.TrimLeft(line, " \t") {
-		end := strings.IndexAny(line, " \t\"")
-		if end < 0 {
-			end = len(line)
-		}
-		word := line[:end]
-		line = line[end:]
-		if strings.HasPrefix(line, `"`) {
-			quoted, err := strconv.QuotedPrefix(line)
-			if err != nil {
-				return nil, err
-			}
-			text, err := strconv.Unquote(quoted)
-			if err != nil {
-				return nil, err
-			}
-			word, line = word+text, line[len(quoted):]
-		}
-		words = append(words, word)
-	}
-	return words, nil
 }
