@@ -48,8 +48,10 @@ func (i *Inode) load() error {
 	if err != nil {
 		return err
 	}
-	var buf [disk.ExtendedInodeSize]byte
-	b := buf[:disk.CompactInodeSize]
+	if err := i.img.checkRange(off, disk.CompactInodeSize); err != nil {
+		return err
+	}
+	b := make([]byte, min(disk.ExtendedInodeSize, i.img.size-off)) // an extended inode is most likely
 	if err := i.img.read(b, off); err != nil {
 		return err
 	}
@@ -61,10 +63,10 @@ func (i *Inode) load() error {
 	head := uint64(disk.CompactInodeSize)
 	if c.Format.Extended() {
 		head = disk.ExtendedInodeSize
-		if err := i.img.read(buf[disk.CompactInodeSize:], off+disk.CompactInodeSize); err != nil {
+		if err := i.img.checkRange(off, head); err != nil {
 			return err
 		}
-		i.setExtended(buf[:])
+		i.setExtended(b)
 	} else {
 		i.setCompact(&c)
 	}

@@ -321,3 +321,28 @@ func TestNidSet(t *testing.T) {
 		t.Errorf("%d pages", len(s.pages))
 	}
 }
+
+// A walk's windows give the same bytes as the file, also where it ends, and its errors only for what can't be read.
+func TestWindows(t *testing.T) {
+	data := pattern(10*windowSize + 77)
+	w := &windows{r: bytes.NewReader(data), size: uint64(len(data))}
+	for k := range 3000 {
+		off := k * 7919 * 31 % len(data)
+		n := min(k%(windowSize/2), len(data)-off)
+		got := make([]byte, n)
+		if m, err := w.ReadAt(got, int64(off)); m != n || err != nil && err != io.EOF || !bytes.Equal(got, data[off:off+n]) {
+			t.Fatalf("%d bytes at %d: %d, %v", n, off, m, err)
+		}
+	}
+	cut := &windows{r: bytes.NewReader(data[:100]), size: uint64(len(data))}
+	if n, err := cut.ReadAt(make([]byte, 10), 90); n != 10 || err != nil {
+		t.Errorf("before the cut: %d, %v", n, err)
+	}
+	if _, err := cut.ReadAt(make([]byte, 10), 91); err != io.EOF && err != io.ErrUnexpectedEOF {
+		t.Errorf("over the cut: %v", err)
+	}
+	broken := errors.New("broken disk")
+	if _, err := (&windows{r: failingReader{broken}, size: 100}).ReadAt(make([]byte, 1), 5); !errors.Is(err, broken) {
+		t.Errorf("got error %v", err)
+	}
+}

@@ -38,6 +38,7 @@ type queued struct {
 
 // walk calls see for the root and then for each name. A directory has one name, or the walk fails; no file is opened.
 func (m *Image) walk(see func(visit) error) error {
+	m = m.buffered()
 	root, err := m.Inode(m.Root())
 	if err != nil {
 		return err
