@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/flatroot/flatroot/erofs/erofstest"
 	"github.com/flatroot/flatroot/tests/testenv"
 	"github.com/flatroot/flatroot/tree"
 	"github.com/flatroot/flatroot/tree/dump"
@@ -144,4 +145,69 @@ func differingLine(got, want string) string {
 		}
 	}
 	return fmt.Sprintf("%d lines, want %d", len(g), len(w))
+}
+
+func TestReadTreeOfRandom(t *testing.T) {
+	for seed := range uint64(200) {
+		tr := parseText(t, erofstest.Random(seed))
+		dropDeviceSizes(t, tr)
+		for _, format := range []Format{Format0, Format1} {
+			img, _, err := writeImage(tr, WriteOptions{Format: format})
+			if err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+			again, _, err := writeImage(readBytes(t, img), WriteOptions{Format: format})
+			if err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+			if !bytes.Equal(img, again) {
+				t.Errorf("seed %d, format %d: another image", seed, format)
+			}
+		}
+	}
+}
+
+// dropDeviceSizes takes away what notInImage is about.
+func dropDeviceSizes(t *testing.T, tr *tree.Tree) {
+	t.Helper()
+	for n := range tree.Node(tr.Len()) {
+		a := tr.Attr(n)
+		if typ := a.Mode & tree.TypeMask; typ != tree.CharDevice && typ != tree.BlockDevice {
+			continue
+		}
+		a.Size = 0
+		if err := tr.SetAttr(n, a); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestReadTreeSHA512(t *testing.T) {
+	digest := strings.Repeat("0123456789abcdef", 8)
+	text := "/ 4096 40755 2 0 0 0 1.0 - - -\n" +
+		"/a 1000 100644 1 0 0 0 1.0 01/" + digest[2:] + " - " + digest + "\n" +
+		"/b 1000 100644 1 0 0 0 1.0 other/path - " + digest + "\n"
+	img, _, err := writeImage(parseText(t, []byte(text)), WriteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := dumpText(t, readBytes(t, img)); got != text {
+		t.Error(differingLine(got, text))
+	}
+}
+
+func TestHasACL(t *testing.T) {
+	for file, want := range map[string]bool{"acl-access": true, "acl-default": true, "acl-lookalike": false, "tiny-root": false} {
+		tr, err := parseDump("testdata/vectors/" + file + ".dump")
+		if err != nil {
+			t.Fatal(err)
+		}
+		img, _, err := writeImage(tr, WriteOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := openBytes(t, img).HasACL(); got != want {
+			t.Errorf("%s: HasACL is %t", file, got)
+		}
+	}
 }
