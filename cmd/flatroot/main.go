@@ -1,19 +1,28 @@
-// Command flatroot is the program of the package documentation; run as mkcomposefs or composefs-info it is those tools.
+// Command flatroot pulls OCI images, makes of each one small EROFS image whose fs-verity digest names the whole tree, and
+// mounts it. Run under the name mkcomposefs or composefs-info it is that tool.
+//
+// Each command has a file: its flags, its help and its function runX, which is given everything it needs and exits
+// nowhere. From the same definitions come --help, the manual pages and the completion of shells.
+//
+// Words: the store is the composefs repository that --store names; a name is an image's name there; a SPEC, or any
+// argument that stands for an image, is a path if it begins with / or ., a digest if it is 64 or 128 hex digits.
+//
+// Invariants: results go to standard output and all else to standard error; nothing is done before the command line is
+// found to be right; a flag is never dropped, wherever it stands; bytes of others reach a terminal as text only.
 package main
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 )
 
 func main() {
+	args := os.Args[1:]
 	switch filepath.Base(os.Args[0]) {
 	case "mkcomposefs":
-		os.Exit(mkcomposefsMain(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+		os.Exit(mkcomposefsMain(args, os.Stdin, os.Stdout, os.Stderr))
 	case "composefs-info":
-		os.Exit(composefsInfoMain(os.Args[1:], os.Stdout, os.Stderr))
+		os.Exit(composefsInfoMain(args, os.Stdout, os.Stderr))
 	}
-	fmt.Fprintln(os.Stderr, "flatroot: run it as mkcomposefs or composefs-info")
-	os.Exit(2)
+	os.Exit(flatrootMain(args, console{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}))
 }

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+
+	"github.com/flatroot/flatroot/oci"
+)
+
+// bars draws a bar for each layer on a terminal.
+type bars struct {
+	progress *mpb.Progress
+	mu       sync.Mutex
+	all      []*mpb.Bar
+}
+
+func newBars(w io.Writer) *bars {
+	return &bars{progress: mpb.New(mpb.WithOutput(w), mpb.WithWidth(48))}
+}
+
+func (b *bars) Start(l oci.Layer) func(int64) {
+	total := max(l.Descriptor.Size, 0)
+	bar := b.progress.AddBar(total,
+		mpb.PrependDecorators(decor.Name(layerLabel(l)+" ")),
+		mpb.AppendDecorators(decor.CountersKiloByte("% .1f / % .1f")),
+	)
+	b.mu.Lock()
+	b.all = append(b.all, bar)
+	b.mu.Unlock()
+	return func(n int64) {
+		if n == 0 {
+			bar.SetTotal(-1, true)
+			return
+		}
+		bar.IncrInt64(n)
+	}
+}
+
+func (b *bars) Reused(l oci.Layer) { b.write("%s: is here already", layerLabel(l)) }
+func (b *bars) Step(what string)   { b.write("%s", what) }
+
+// write puts a line above the bars.
+func (b *bars) write(format string, args ...any) {
+	fmt.Fprintf(b.progress, "flatroot: "+format+"\n", args...)
+}
+
+// stop leaves the bars as they are: those that came to no end too.
+func (b *bars) stop() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, bar := range b.all {
+		bar.Abort(false)
+	}
+	b.progress.Wait()
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"io"
+	"strconv"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/flatroot/flatroot/fsverity"
+	"github.com/flatroot/flatroot/index"
+)
+
+func imagesCommand() *command {
+	return &command{
+		name:  "images",
+		usage: "list the images in the store",
+		about: `Lists the names of images, and of each the beginning of its image's digest, the rules that made the tree, the number of its layers and the size of the EROFS image. --json has the digests whole. An image that can't be read is told of on standard error; the others are listed, and the exit status is 1.`,
+		examples: []example{
+			{"all images", "flatroot images"},
+			{"the digest of one, for a script", "flatroot images --json | jq -r 'select(.name == \"web\").image'"},
+		},
+		run: func(_ context.Context, v *invocation) error { return runImages(v.console, v.stdout) },
+	}
+}
+
+// imageLine is an image in a listing.
+type imageLine struct {
+	Name       string             `json:"name"`
+	Manifest   digest.Digest      `json:"manifest,omitempty"`
+	Config     digest.Digest      `json:"config,omitempty"`
+	Image      fsverity.Digest    `json:"image"`
+	Algorithm  fsverity.Algorithm `json:"algorithm"`
+	Rules      index.Rules        `json:"rules,omitempty"`
+	ImageBytes int64              `json:"image_bytes"`
+	Layers     int                `json:"layers"`
+}
+
+func imageLineOf(i *index.Info) imageLine {
+	return imageLine{
+		Name: i.Name, Manifest: i.Manifest, Config: i.Config, Image: i.Image, Algorithm: i.Image.Algorithm(),
+		Rules: i.Rules, ImageBytes: i.ImageBytes, Layers: len(i.Layers),
+	}
+}
+
+func (l imageLine) row() []string {
+	rules, layers := string(l.Rules), strconv.Itoa(l.Layers)
+	if l.Manifest == "" {
+		rules, layers = "-", "-" // made from a dump
+	}
+	return []string{l.Name, short(l.Image.String()), rules, layers, size(l.ImageBytes)}
+}
+
+func runImages(c console, stdout io.Writer) error {
+	s, err := c.readStore()
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	rows := [][]string{{"NAME", "IMAGE", "RULES", "LAYERS", "SIZE"}}
+	var failed error
+	for i, err := range index.Images(s) {
+		if err != nil {
+			printError(c.stderr, err)
+			failed = &statusError{code: exitFailed}
+			continue
+		}
+		l := imageLineOf(i)
+		rows = append(rows, l.row())
+		if c.json {
+			if err := printJSON(stdout, l); err != nil {
+				return err
+			}
+		}
+	}
+	if !c.json && len(rows) > 1 {
+		if err := table(stdout, rows); err != nil {
+			return err
+		}
+	}
+	return failed
+}

@@ -1,0 +1,37 @@
+package main
+
+// mountHelperPage is the page of mount.flatroot, a program of its own that shows no page itself.
+func mountHelperPage() *page {
+	p := &page{name: "mount.flatroot", usage: "mount an image for mount(8)", section: 8}
+	p.synopsis = []string{"mount -t flatroot SPEC DIR [-o OPTIONS]", "mount.flatroot SPEC DIR [-sfnv] [-N NAMESPACE] [-o OPTIONS]"}
+	p.add("DESCRIPTION", paragraphs(`mount(8) calls this program for file systems of type flatroot, also those in fstab(5). SPEC is the path of an EROFS image if it begins with / or ., the digest of an image in the store if it is 64 or 128 hex digits, else an image's name in the store.
+
+The program is static, knows nothing of registries and is made for the initramfs too. Called as mount.composefs it is that tool: SPEC is a path, and the option basedir is needed unless store is given.`))
+	p.add("FLAGS", []block{
+		{term: "-o OPTIONS", text: "mount with OPTIONS, separated by commas; a backslash takes the next character as it is"},
+		{term: "-f", text: "do everything but mount"},
+		{term: "-v", text: "say what is done, and what is checked"},
+		{term: "-s", text: "ignore options that are not known"},
+		{term: "-n", text: "as mount(8) has it; there is nothing to write to mtab"},
+		{term: "-N NAMESPACE", text: "mount in this mount namespace"},
+	})
+	p.add("OPTIONS", []block{
+		{term: "store=DIR", text: "the store is in DIR; default: as of flatroot(1)"},
+		{term: "basedir=DIR[:DIR...]", text: "look for objects there, before the store"},
+		{term: "digest=HEX", text: "the image must have this digest"},
+		{term: "verity=auto|require|off", text: "how much is checked, see flatroot-mount(1); verity alone means require"},
+		{term: "tryverity", text: "as mount.composefs only: verity=auto"},
+		{term: "mode=auto|native", text: "who serves the tree; native is the kernel's EROFS and overlayfs"},
+		{term: "nosuid, nodev, noexec", text: "as mount(8) has them"},
+	})
+	p.add("EXAMPLES", []block{
+		{text: "by hand", code: "mount -t flatroot web /srv/web -o store=/srv/images,verity=require"},
+		{text: "a line of fstab", code: "web /srv/web flatroot nodev,store=/srv/images 0 0"},
+	})
+	p.add("EXIT STATUS", exitBlocks([]exit{
+		{0, "Mounted."}, {1, "Wrong usage, or no permission."}, {2, "A resource is missing: memory, descriptors, loop devices."},
+		{32, "The mount failed."}, {-1, "As mount.composefs every failure is 1."},
+	}))
+	p.add("FILES", []block{{term: "/var/lib/flatroot", text: "the store of root"}})
+	return p
+}

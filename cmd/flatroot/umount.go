@@ -1,0 +1,34 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/flatroot/flatroot/mount"
+)
+
+func umountCommand() *command {
+	return &command{
+		name: "umount", args: "DIR...", min: 1, max: -1,
+		usage: "unmount images",
+		about: `Ends the topmost mount on each DIR, if it is one of an image. What else is mounted there stays, unless --force is given.`,
+		flags: []cli.Flag{
+			&cli.BoolFlag{Name: "lazy", Aliases: []string{"l"}, Usage: "take the mount away now, and end it when nobody uses it any more"},
+			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "unmount whatever is mounted there"},
+		},
+		examples: []example{{"the usual", "flatroot umount /mnt"}},
+		run: func(_ context.Context, v *invocation) error {
+			return runUmount(v.Args().Slice(), mount.UnmountOptions{Lazy: v.Bool("lazy"), Force: v.Bool("force")})
+		},
+	}
+}
+
+func runUmount(dirs []string, o mount.UnmountOptions) error {
+	var errs []error
+	for _, d := range dirs {
+		errs = append(errs, mount.Unmount(d, o))
+	}
+	return errors.Join(errs...)
+}
