@@ -79,7 +79,7 @@ func (e *emitter) writeHead() {
 	le.PutUint32(s[0:], superMagic)
 	le.PutUint32(s[8:], compatMtime|compatFilter)
 	s[12] = blockBits
-	le.PutUint16(s[14:], uint16(e.nid[tree.Root]))
+	le.PutUint16(s[14:], uint16(e.nid[tree.Root])) // the first inode: at most a block from the start
 	le.PutUint64(s[16:], uint64(len(e.order)))
 	le.PutUint64(s[24:], uint64(e.minSec))
 	le.PutUint32(s[32:], e.minNsec)

@@ -1,10 +1,10 @@
 package erofs
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"math/bits"
-	"slices"
 
 	"github.com/flatroot/flatroot/tree"
 )
@@ -42,6 +42,8 @@ type plan struct {
 	xattrs  *xattrPlan
 	marked  map[handle]bool // directories that hold whiteouts of the input
 
+	rootEntries []dirent
+
 	minSec  int64
 	minNsec uint32
 	acl     bool // an inode has a POSIX ACL
@@ -58,7 +60,9 @@ type dirPlan struct {
 }
 
 func newPlan(t *tree.Tree, f Format) (*plan, error) {
-	p := &plan{t: t, first: handle(t.Len()), marked: map[handle]bool{}, minSec: math.MaxInt64}
+	p := &plan{
+		t: t, first: handle(t.Len()), rootEntries: rootEntries(t), marked: map[handle]bool{}, minSec: math.MaxInt64,
+	}
 	if f == Format1 {
 		p.version = 1
 	}
@@ -155,33 +159,41 @@ type dirent struct {
 	self   bool // . or ..
 }
 
-var hexNames = func() (names [generated][]byte) {
-	for i := range names {
-		names[i] = fmt.Appendf(nil, "%02x", i)
-	}
-	return names
-}()
+var dot, dotDot = []byte("."), []byte("..")
 
 // entries appends all entries of a directory, . and .. and the generated whiteouts among them, in byte order.
 func (p *plan) entries(list []dirent, h handle) []dirent {
 	n := tree.Node(h)
+	own := [2]dirent{
+		{name: dot, target: h, self: true},
+		{name: dotDot, target: handle(p.t.Parent(n)), self: true},
+	}
+	more := own[:]
+	if n == tree.Root {
+		more = p.rootEntries
+	}
 	for e := range p.t.Entries(n) {
+		for len(more) > 0 && bytes.Compare(more[0].name, e.Name) < 0 {
+			list = append(list, more[0])
+			more = more[1:]
+		}
 		list = append(list, dirent{name: e.Name, target: handle(e.Node), link: e.Link})
 	}
-	if n == tree.Root {
-		for i, name := range hexNames {
-			if _, ok := p.t.Lookup(n, name); !ok {
-				list = insert(list, dirent{name: name, target: p.first + handle(i)})
-			}
-		}
-	}
-	list = insert(list, dirent{name: []byte("."), target: h, self: true})
-	return insert(list, dirent{name: []byte(".."), target: handle(p.t.Parent(n)), self: true})
+	return append(list, more...)
 }
 
-func insert(list []dirent, e dirent) []dirent {
-	i, _ := slices.BinarySearchFunc(list, e, func(a, b dirent) int { return slices.Compare(a.name, b.name) })
-	return slices.Insert(list, i, e)
+// rootEntries lists what the root has besides the tree's entries, in byte order: . and .. and the generated whiteouts, but
+// for those whose name the tree has.
+func rootEntries(t *tree.Tree) []dirent {
+	root := handle(tree.Root)
+	list := []dirent{{name: dot, target: root, self: true}, {name: dotDot, target: root, self: true}}
+	for i := range generated {
+		name := fmt.Appendf(nil, "%02x", i)
+		if _, ok := t.Lookup(tree.Root, name); !ok {
+			list = append(list, dirent{name: name, target: handle(t.Len() + i)})
+		}
+	}
+	return list
 }
 
 // planDir cuts a directory into blocks: an entry that would cross a block's end begins the next, and what is left at the
@@ -221,7 +233,7 @@ type inode struct {
 
 func (p *plan) layout() error {
 	pos, dir := int64(firstInode), 0
-	for i, h := range p.order {
+	for _, h := range p.order {
 		n, err := p.inode(h, &dir)
 		if err != nil {
 			return err
@@ -233,9 +245,6 @@ func (p *plan) layout() error {
 		p.nid[h] = uint32(n.pos / slotSize)
 		p.blocks += n.blocks
 		pos = n.end
-		if i == 0 && p.nid[h] > math.MaxUint16 {
-			return fmt.Errorf("%w: the root directory's inode is too far from the start", ErrUnwritable)
-		}
 	}
 	p.metaEnd = roundUp(pos, slotSize)
 	p.dataStart = roundUp(p.metaEnd+p.xattrs.tableSize, blockSize)

@@ -56,7 +56,7 @@ type xattrPlan struct {
 	redirect  pair // of payload 0
 	pairCount pair
 
-	sets    []xattrSet       // by the tree's numbers of sets
+	sets    [][]pair         // by the tree's numbers of sets: escaped, and in the order of the new names
 	special map[handle][]int // inodes whose xattrs differ from their set's: pairs added, in any order
 	refs    []uint32         // by pair: how many inodes have it; once the table is laid out its offset / 4 + 1, 0 not shared
 	table   []pair           // shared pairs in the order of the table
@@ -67,11 +67,6 @@ type xattrPlan struct {
 
 type ownPair struct {
 	name, value []byte
-}
-
-// xattrSet is a set of the tree as the image has it: escaped, and in the order of the new names.
-type xattrSet struct {
-	pairs []pair
 }
 
 func newXattrPlan(p *plan) *xattrPlan {
@@ -149,7 +144,7 @@ func (x *xattrPlan) add(h handle, name, value string) {
 }
 
 func (x *xattrPlan) addSets() {
-	x.sets = make([]xattrSet, x.t.NumXattrSets())
+	x.sets = make([][]pair, x.t.NumXattrSets())
 	for i := range x.sets {
 		numbers := x.t.XattrPairs(i)
 		pairs := make([]pair, len(numbers))
@@ -157,7 +152,7 @@ func (x *xattrPlan) addSets() {
 			pairs[j] = pair(n)
 		}
 		slices.SortFunc(pairs, x.byName)
-		x.sets[i].pairs = pairs
+		x.sets[i] = pairs
 	}
 }
 
@@ -166,26 +161,51 @@ func (x *xattrPlan) byName(a, b pair) int { return bytes.Compare(x.name(a), x.na
 // pairs lists an inode's pairs in byte order of their names. The list is good until the next call.
 func (x *xattrPlan) pairs(h handle) []pair {
 	list := x.list[:0]
+	if h >= x.first {
+		list = x.setAll(list, x.special[h])
+		x.list = list
+		return list
+	}
 	n := tree.Node(h)
-	if h < x.first {
-		if set := x.t.XattrSet(n); set >= 0 {
-			list = append(list, x.sets[set].pairs...)
-		}
+	if set := x.t.XattrSet(n); set >= 0 {
+		list = append(list, x.sets[set]...)
 	}
-	for _, i := range x.special[h] {
-		list = x.set(list, pair(i))
+	if x.isSpecial(h) {
+		list = x.setAll(list, x.special[h])
 	}
-	if h < x.first && x.isBacked(n) {
-		metacopy := x.noDigest
-		if digest := x.t.DigestID(n); digest >= 0 {
-			metacopy = x.metacopy + pair(digest)
-		}
-		list = x.set(list, metacopy)
-		if payload := x.t.PayloadID(n); payload >= 0 {
-			list = x.set(list, x.redirect+pair(payload))
-		}
+	if x.isBacked(n) {
+		list = x.setBacking(list, n)
 	}
 	x.list = list
+	return list
+}
+
+// isSpecial spares most inodes the look into a map. The root and directories are few, and so are whiteouts.
+func (x *xattrPlan) isSpecial(h handle) bool {
+	switch x.t.Mode(tree.Node(h)) & tree.TypeMask {
+	case tree.Directory, tree.CharDevice:
+		return true
+	}
+	return false
+}
+
+// setBacking puts in where a backed file's content is.
+func (x *xattrPlan) setBacking(list []pair, n tree.Node) []pair {
+	metacopy := x.noDigest
+	if digest := x.t.DigestID(n); digest >= 0 {
+		metacopy = x.metacopy + pair(digest)
+	}
+	list = x.set(list, metacopy)
+	if payload := x.t.PayloadID(n); payload >= 0 {
+		list = x.set(list, x.redirect+pair(payload))
+	}
+	return list
+}
+
+func (x *xattrPlan) setAll(list []pair, add []int) []pair {
+	for _, i := range add {
+		list = x.set(list, pair(i))
+	}
 	return list
 }
 
@@ -195,6 +215,9 @@ func (x *xattrPlan) isBacked(n tree.Node) bool {
 
 // set puts a pair in its place, instead of one with the same name.
 func (x *xattrPlan) set(list []pair, i pair) []pair {
+	if len(list) == 0 || x.byName(list[len(list)-1], i) < 0 {
+		return append(list, i)
+	}
 	at, found := slices.BinarySearchFunc(list, i, x.byName)
 	if found {
 		list[at] = i
@@ -231,6 +254,9 @@ func (x *xattrPlan) layOut() {
 		if c := bytes.Compare(x.name(b), x.name(a)); c != 0 {
 			return c
 		}
+		if da, db := x.digest(a), x.digest(b); da != nil && db != nil {
+			return bytes.Compare(db, da) // as their text in redirects compares, too
+		}
 		va, vb = x.appendValue(va[:0], a), x.appendValue(vb[:0], b)
 		return cmp.Or(cmp.Compare(len(vb), len(va)), bytes.Compare(vb, va))
 	})
@@ -238,6 +264,18 @@ func (x *xattrPlan) layOut() {
 		x.refs[i] = uint32(x.tableSize/4) + 1
 		x.tableSize += x.entrySize(i)
 	}
+}
+
+// digest is the digest that a pair's value is made of; nil: it isn't.
+func (x *xattrPlan) digest(i pair) []byte {
+	digests := pair(x.t.NumDigests())
+	switch {
+	case i >= x.redirect && i-x.redirect < digests:
+		return x.t.DigestByID(int(i - x.redirect))
+	case i >= x.metacopy && i < x.redirect:
+		return x.t.DigestByID(int(i - x.metacopy))
+	}
+	return nil
 }
 
 func (x *xattrPlan) name(i pair) []byte {

@@ -1,4 +1,4 @@
-// Package erofstest has what tests of images share: dumps of random and of large trees, and fsck.erofs.
+// Package erofstest has what tests of images share: dumps of random trees, and fsck.erofs.
 package erofstest
 
 import (
