@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/flatroot/flatroot/fsverity"
 	"github.com/flatroot/flatroot/oci"
 	"github.com/flatroot/flatroot/oci/ocitest"
 	"github.com/flatroot/flatroot/store"
@@ -74,4 +75,14 @@ func named(t testing.TB, s *store.Store) []string {
 		t.Fatal(err)
 	}
 	return names
+}
+
+// mustEntry is the stream that an entry leads to.
+func mustEntry(t testing.TB, s *store.Store, entry string) fsverity.Digest {
+	t.Helper()
+	id, err := s.Entry(store.Streams, entry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
 }
