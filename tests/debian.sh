@@ -39,12 +39,34 @@ debian_security_mirror() {
 	echo "${uri%/}"
 }
 
+# lock DIR: makes the directory and holds it alone until the script ends, waiting for another run of it. Two runs at once
+# would remove each other's half-made trees.
+lock() {
+	mkdir -p "$1"
+	exec 9>"$1/.lock"
+	flock -n 9 || { echo "${0##*/}: waiting for another run in $1" >&2; flock 9; }
+}
+
+# discard PATH...: removes half-made trees. mmdebstrap mounts into the tree it makes, /dev/shm of the machine itself among
+# others, and a run that died may have left that: so nothing mounted is entered, and a tree that holds a mount is refused.
+discard() {
+	local path real
+	for path in "$@"; do
+		[ -e "$path" ] || continue
+		real=$(realpath "$path")
+		! cut -d ' ' -f 5 /proc/self/mountinfo | grep -qF "$real/" || die "file systems are mounted in $real: unmount them first"
+		rm -rf --one-file-system "$real"
+	done
+}
+
 # bootstrap SUITE DIR OPTION... <SOURCES: mmdebstrap with what all callers want: the sources on standard input, a plain
-# directory, signatures that may be past their Valid-Until (snapshots and lagging mirrors are), no translations.
+# directory, signatures that may be past their Valid-Until (snapshots and lagging mirrors are), no translations. Root does it
+# in a mount namespace of its own, so that nobody else gets into the file systems that mmdebstrap mounts in DIR.
 bootstrap() {
-	local suite=$1 dir=$2
+	local suite=$1 dir=$2 namespace=()
 	shift 2
-	mmdebstrap --quiet --format=directory \
+	! unshare --mount true 2>/dev/null || namespace=(unshare --mount --propagation private)
+	${namespace+"${namespace[@]}"} mmdebstrap --quiet --format=directory \
 		--aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Languages "none"' \
 		"$@" "$suite" "$dir" -
 }

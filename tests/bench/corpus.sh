@@ -13,7 +13,7 @@
 #   desktop  trixie           + updates and security               base, server packages, desktop packages
 #
 # A later version is built from nothing, like an image rebuilt on a new base: no layer blob is the same, most files are.
-# An image that is complete is kept. Needs root, mmdebstrap, rsync, and the peers' umoci and skopeo
+# A version that is complete is kept, so that an interrupted run can go on. Needs root, mmdebstrap, rsync, and the peers' umoci and skopeo
 # (tests/peers/setup.sh --bench). Room needed, work space included: 1, 6 and 25 GB.
 set -euo pipefail
 
@@ -24,7 +24,8 @@ target=${1:?usage: corpus.sh TARGET [minbase|server|desktop]...}
 shift
 [ $# -gt 0 ] || set -- minbase server
 [ "$(id -u)" = 0 ] || die "needs root: the trees have owners, modes and capabilities to keep"
-need mmdebstrap mmdebstrap rsync rsync
+need mmdebstrap mmdebstrap rsync rsync flock util-linux
+lock "$target"
 peers=$("$here/../peers/setup.sh" --bench)
 PATH=$peers/bin:$PATH
 mirror=$(debian_mirror)
@@ -66,7 +67,7 @@ tree() {
 	desktop) packages=("${server[@]}" "${desktop[@]}") ;;
 	esac
 	if [ ! -d "$dir" ]; then
-		rm -rf "$dir.new"
+		discard "$dir.new"
 		sources "$1" "$2" | bootstrap "$1" "$dir.new" --mode=root --variant=minbase \
 			${packages+--include="$(IFS=,; echo "${packages[*]}")"} >"$dir.log" 2>&1 || die "bootstrap $1: see $dir.log"
 		# An image has neither device nodes nor what apt can fetch again.
@@ -80,11 +81,15 @@ tree() {
 # add_layer LAYOUT TAG TREE: one more layer, which turns the image into the tree.
 add_layer() {
 	local bundle=$target/trees/bundle
-	rm -rf "$bundle"
+	discard "$bundle"
 	umoci unpack --image "$1:$2" "$bundle" >/dev/null
 	rsync -aHAX --delete --numeric-ids "$3/" "$bundle/rootfs/"
 	umoci repack --image "$1:$2" --history.created_by="corpus ${3##*/}" "$bundle" >/dev/null
-	rm -rf "$bundle"
+	discard "$bundle"
+}
+
+has() { # LAYOUT TAG
+	[ -d "$1" ] && umoci list --layout "$1" | grep -xF "$2" >/dev/null
 }
 
 # version NAME TAG TREE...: the image NAME:TAG of one layer a tree.
@@ -92,6 +97,7 @@ version() {
 	local name=$1 tag=$2 gzip=$target/oci/$1-gzip.new zstd=$target/oci/$1-zstd.new t
 	shift 2
 	[ -d "$gzip" ] || umoci init --layout "$gzip"
+	! has "$gzip" "$tag" || umoci rm --image "$gzip:$tag" # of a run that was interrupted
 	umoci new --image "$gzip:$tag"
 	for t in "$@"; do add_layer "$gzip" "$tag" "$t"; done
 	umoci gc --layout "$gzip" >/dev/null
@@ -106,6 +112,7 @@ versions() {
 	local name=$1 tag suite state kind trees
 	shift
 	while read -r tag suite state; do
+		! has "$target/oci/$name-zstd.new" "$tag" || continue # the zstd copy is a version's last step
 		trees=()
 		for kind in "$@"; do
 			trees+=("$(tree "$suite" "$state" "$kind" </dev/null)")
@@ -125,9 +132,8 @@ image() { # NAME
 
 for name in "$@"; do
 	[ ! -d "$target/oci/$name-zstd" ] || continue
-	rm -rf "$target/oci/$name"-*
 	image "$name"
 	mv "$target/oci/$name-gzip.new" "$target/oci/$name-gzip"
 	mv "$target/oci/$name-zstd.new" "$target/oci/$name-zstd"
 done
-rm -rf "$target/trees"
+discard "$target/trees"

@@ -73,10 +73,13 @@ wrappers() {
 }
 
 if ! complete; then
-	need mmdebstrap mmdebstrap
-	rm -rf "$dir/root" "$dir/root.new" "$dir/bin" "$dir/requested"
-	mkdir -p "$dir"
+	need mmdebstrap mmdebstrap flock util-linux
+	lock "$dir"
+fi
+if ! complete; then # nor did the run that was waited for
 	dir=$(cd "$dir" && pwd)
+	rm -f "$dir/requested"
+	discard "$dir/root" "$dir/root.new" "$dir/bin"
 	unpack "$dir/root.new" >&2
 	finish "$dir/root.new"
 	mv "$dir/root.new" "$dir/root"

@@ -45,11 +45,14 @@ kernel() {
 }
 
 if [ ! -f "$dir/packages" ]; then
-	need mmdebstrap mmdebstrap xz xz-utils
+	need mmdebstrap mmdebstrap xz xz-utils flock util-linux
+	lock "$dir"
+fi
+if [ ! -f "$dir/packages" ]; then # nor did the run that was waited for make it
 	mirror=$(debian_mirror)
-	rm -rf "$dir"/{root,bin,modules}
-	mkdir -p "$dir/bin"
 	dir=$(cd "$dir" && pwd)
+	discard "$dir"/{root,bin,modules}
+	mkdir -p "$dir/bin"
 	unpack "$dir/root" >&2
 	for tool in cpio mkfs.ext4 debugfs; do
 		wrap "$dir/root" "$dir/bin" "$tool"
