@@ -37,7 +37,6 @@ type generator struct {
 	dirs  []string // raw paths
 	files []string // raw paths of what may have more names
 	used  map[string]bool
-	links int
 
 	mtimes  []string
 	digests []string
