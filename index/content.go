@@ -2,6 +2,7 @@ package index
 
 import (
 	"context"
+	"errors"
 	"io"
 	"runtime"
 	"sync"
@@ -103,6 +104,9 @@ type content struct {
 	done   chan struct{}
 }
 
+// errGivenUp ends a content whose bytes could not be read. Who gave it up knows why, and tells.
+var errGivenUp = errors.New("content given up")
+
 func (c *content) finish(d fsverity.Digest, isNew bool, err error) {
 	c.digest, c.isNew, c.err = d, isNew, err
 	close(c.done)
@@ -149,7 +153,7 @@ func (h *hashers) stop() {
 
 func (h *hashers) run(j job) {
 	if j.stretches != nil {
-		j.c.finish(h.stream(j.stretches))
+		j.c.finish(h.stream(j.c.size, j.stretches))
 		return
 	}
 	d, isNew, err := h.to.put(j.whole)
@@ -160,8 +164,9 @@ func (h *hashers) run(j job) {
 	j.c.finish(d, isNew, err)
 }
 
-// stream writes a large file. It takes all stretches, even after an error, so that who sends them never waits in vain.
-func (h *hashers) stream(stretches <-chan stretch) (d fsverity.Digest, isNew bool, err error) {
+// stream writes a large file. It takes all stretches, even after an error, so that who sends them never waits in vain. A file
+// that they do not make whole is not kept.
+func (h *hashers) stream(size int64, stretches <-chan stretch) (d fsverity.Digest, isNew bool, err error) {
 	w, err := h.to.create()
 	if err == nil {
 		defer w.Abort()
@@ -170,7 +175,11 @@ func (h *hashers) stream(stretches <-chan stretch) (d fsverity.Digest, isNew boo
 		if err == nil {
 			_, err = w.Write(p.b)
 		}
+		size -= int64(len(p.b))
 		p.owner.release()
+	}
+	if err == nil && size != 0 {
+		err = errGivenUp
 	}
 	if err != nil {
 		return d, false, err

@@ -297,12 +297,16 @@ func (im *importer) getLayer(ctx context.Context, l *importedLayer) error {
 // fetch reads a layer from the source, and compares all that was computed with all that was claimed.
 func (im *importer) fetch(ctx context.Context, l *importedLayer) (err error) {
 	tell := im.Progress.Start(l.Layer)
-	blob, err := im.src.OpenBlob(ctx, l.Descriptor)
+	blobCtx, abort := context.WithCancel(ctx)
+	defer abort()
+	blob, err := im.src.OpenBlob(blobCtx, l.Descriptor)
 	if err != nil {
 		return err
 	}
 	defer blob.Close()
-	j := &layerJob{hashers: im.hashers, to: im.contents(), alg: im.report.Algorithm, limits: im.Limits, tell: tell}
+	j := &layerJob{
+		hashers: im.hashers, to: im.contents(), alg: im.report.Algorithm, limits: im.Limits, tell: tell, abort: abort,
+	}
 	if im.s != nil {
 		j.stream = stream.NewWriter(im.report.Algorithm, stream.OCILayer, stream.WriterOptions{Scratch: im.s.Scratch})
 		defer func() { err = errors.Join(err, j.stream.Close()) }()

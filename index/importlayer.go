@@ -25,6 +25,7 @@ type layerJob struct {
 	limits  Limits
 	stream  *stream.Writer // nil: nothing is stored
 	tell    func(n int64)  // compressed bytes read, for progress
+	abort   func()         // ends the reading of the blob, which may be waiting for a network; may be nil
 }
 
 // layerResult is what came of it. Nothing in it has been compared with what the layer claims to be.
@@ -44,6 +45,9 @@ func (j *layerJob) read(ctx context.Context, blob io.Reader, size int64) (*layer
 	j.limits = j.limits.withDefaults()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	if j.abort != nil {
+		defer context.AfterFunc(ctx, j.abort)()
+	}
 	in := startInflater(ctx, blob, size, j.limits, j.tell)
 	e := startEncoder(j, cancel)
 	c := &cutter{job: j, ctx: ctx, in: in, parts: e.parts, diff: sha256.New()}
@@ -192,7 +196,7 @@ func (c *cutter) External(size int64) (int, error) {
 		err = c.job.hashers.submit(c.ctx, j)
 	}
 	if err != nil {
-		content.finish(fsverity.Digest{}, false, err)
+		content.finish(fsverity.Digest{}, false, errGivenUp)
 	}
 	return c.number - 1, err
 }
@@ -237,7 +241,7 @@ func (c *cutter) stream(content *content) error {
 	stretches := make(chan stretch, 2)
 	defer close(stretches)
 	if err := c.job.hashers.queue(c.ctx, job{c: content, stretches: stretches}); err != nil {
-		content.finish(fsverity.Digest{}, false, err)
+		content.finish(fsverity.Digest{}, false, errGivenUp)
 		return err
 	}
 	for left := content.size; left > 0; {
@@ -356,7 +360,7 @@ func startEncoder(j *layerJob, fail context.CancelCauseFunc) *encoder {
 		var err error
 		for p := range e.parts {
 			if err == nil {
-				if err = e.part(p); err != nil {
+				if err = e.part(p); err != nil && err != errGivenUp {
 					fail(err)
 				}
 			}
