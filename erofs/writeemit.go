@@ -1,27 +1,11 @@
 package erofs
 
 import (
+	"bytes"
 	"encoding/binary"
-	"math"
 
+	"github.com/flatroot/flatroot/erofs/disk"
 	"github.com/flatroot/flatroot/tree"
-)
-
-const (
-	headerMagic   = 0xd078629a // LCFS_EROFS_MAGIC
-	headerVersion = 1          // LCFS_EROFS_VERSION
-	headerFlagACL = 1          // LCFS_EROFS_FLAGS_HAS_ACL
-
-	superMagic       = 0xE0F5E1E2 // EROFS_SUPER_MAGIC_V1
-	superOffset      = 1024       // EROFS_SUPER_OFFSET
-	compatMtime      = 2          // EROFS_FEATURE_COMPAT_MTIME
-	compatFilter     = 4          // EROFS_FEATURE_COMPAT_XATTR_FILTER
-	blockBits        = 12
-	layoutPlain      = 0 // EROFS_INODE_FLAT_PLAIN
-	layoutInline     = 2 // EROFS_INODE_FLAT_INLINE
-	layoutChunk      = 4 // EROFS_INODE_CHUNK_BASED
-	inodeExtendedBit = 1
-	noBlock          = math.MaxUint32 // EROFS_NULL_ADDR: the content is elsewhere
 )
 
 // emitter writes a plan. It walks the inodes as layout did and comes to the same places.
@@ -65,27 +49,27 @@ func (p *plan) emit(out *output) error {
 	return out.flush()
 }
 
+// writeHead writes all that comes before the inodes.
 func (e *emitter) writeHead() {
-	le := binary.LittleEndian
-	var b [firstInode]byte
-	le.PutUint32(b[0:], headerMagic)
-	le.PutUint32(b[4:], headerVersion)
+	head := disk.Header{Magic: disk.HeaderMagic, Version: disk.HeaderVersion, ComposefsVersion: uint32(e.version)}
 	if e.acl {
-		le.PutUint32(b[8:], headerFlagACL)
+		head.Flags = disk.HeaderHasACL
 	}
-	le.PutUint32(b[12:], uint32(e.version))
-
-	s := b[superOffset:]
-	le.PutUint32(s[0:], superMagic)
-	le.PutUint32(s[8:], compatMtime|compatFilter)
-	s[12] = blockBits
-	le.PutUint16(s[14:], uint16(e.nid[tree.Root])) // the first inode: at most a block from the start
-	le.PutUint64(s[16:], uint64(len(e.order)))
-	le.PutUint64(s[24:], uint64(e.minSec))
-	le.PutUint32(s[32:], e.minNsec)
-	le.PutUint32(s[36:], uint32(e.dataStart/blockSize+e.blocks))
-	le.PutUint32(s[44:], uint32(e.metaEnd/blockSize)) // xattr_blkaddr
-	e.out.write(b[:])
+	// C leaves out the checksum, the UUID and the feature bit of chunk-based files.
+	super := disk.Superblock{
+		Magic:         disk.SuperMagic,
+		FeatureCompat: disk.CompatMtime | disk.CompatXattrFilter,
+		BlockBits:     blockBits,
+		RootNid:       uint16(e.nid[tree.Root]), // the first inode: at most a block from the start
+		Inodes:        uint64(len(e.order)),
+		Epoch:         uint64(e.minSec),
+		EpochNsec:     e.minNsec,
+		Blocks:        uint32(e.dataStart/blockSize + e.blocks),
+		XattrBlock:    uint32(e.metaEnd / blockSize),
+	}
+	e.out.write(head.AppendTo(nil))
+	e.out.padTo(disk.SuperblockOffset)
+	e.out.write(super.AppendTo(nil))
 }
 
 func (e *emitter) writeInode(h handle, n *inode, number uint32) {
@@ -110,20 +94,19 @@ func (e *emitter) union(n *inode) uint32 {
 		return n.attr.Rdev
 	case n.backed:
 		// The kernel looks at the low half only. C leaves the block number of an array that moved out in the high one.
-		return u&^math.MaxUint16 | uint32(chunkBits(n.attr.Size)-blockBits)
+		return u&^disk.ChunkFormatMask | uint32(chunkBits(n.attr.Size)-blockBits)
 	}
 	return u
 }
 
 func (e *emitter) appendInode(b []byte, n *inode, number, u uint32) []byte {
-	le := binary.LittleEndian
 	a := &n.attr
-	format := uint16(layoutPlain)
+	layout := disk.FlatPlain
 	switch {
 	case n.backed:
-		format = layoutChunk << 1
+		layout = disk.ChunkBased
 	case n.tail > 0:
-		format = layoutInline << 1
+		layout = disk.FlatInline
 	}
 	size := a.Size
 	switch a.Mode & tree.TypeMask {
@@ -131,40 +114,17 @@ func (e *emitter) appendInode(b []byte, n *inode, number, u uint32) []byte {
 	default:
 		size = 0
 	}
-	if !n.compact {
-		format |= inodeExtendedBit
-	}
-	b = le.AppendUint16(b, format)
-	b = le.AppendUint16(b, xattrCount(n.xattrSize))
-	b = le.AppendUint16(b, uint16(a.Mode))
+	format, count := disk.MakeFormat(layout, !n.compact), disk.XattrCount(int(n.xattrSize))
 	if n.compact {
-		b = le.AppendUint16(b, uint16(a.Nlink))
-		b = le.AppendUint32(b, uint32(size))
-		b = le.AppendUint32(b, 0)
-		b = le.AppendUint32(b, u)
-		b = le.AppendUint32(b, number)
-		b = le.AppendUint16(b, uint16(a.UID))
-		b = le.AppendUint16(b, uint16(a.GID))
-		return le.AppendUint32(b, 0)
+		return (&disk.CompactInode{
+			Format: format, XattrCount: count, Mode: uint16(a.Mode), Nlink: uint16(a.Nlink), Size: uint32(size),
+			U: u, Ino: number, UID: uint16(a.UID), GID: uint16(a.GID),
+		}).AppendTo(b)
 	}
-	b = le.AppendUint16(b, 0)
-	b = le.AppendUint64(b, size)
-	b = le.AppendUint32(b, u)
-	b = le.AppendUint32(b, number)
-	b = le.AppendUint32(b, a.UID)
-	b = le.AppendUint32(b, a.GID)
-	b = le.AppendUint64(b, uint64(a.MtimeSec))
-	b = le.AppendUint32(b, a.MtimeNsec)
-	b = le.AppendUint32(b, a.Nlink)
-	return append(b, zeros[:16]...)
-}
-
-// xattrCount is i_xattr_icount: the header counts as one, the rest in words.
-func xattrCount(size int64) uint16 {
-	if size == 0 {
-		return 0
-	}
-	return uint16((size-xattrHeaderSize)/4 + 1)
+	return (&disk.ExtendedInode{
+		Format: format, XattrCount: count, Mode: uint16(a.Mode), Size: size, U: u, Ino: number, UID: a.UID, GID: a.GID,
+		Mtime: uint64(a.MtimeSec), MtimeNsec: a.MtimeNsec, Nlink: a.Nlink,
+	}).AppendTo(b)
 }
 
 func (e *emitter) appendTail(b []byte, h handle, n *inode) []byte {
@@ -176,8 +136,8 @@ func (e *emitter) appendTail(b []byte, h handle, n *inode) []byte {
 		e.entries = e.plan.entries(e.entries[:0], h)
 		return e.appendDirents(b, lastBlock(e.entries))
 	case n.backed:
-		for range n.tail / chunkSize {
-			b = binary.LittleEndian.AppendUint32(b, noBlock)
+		for range n.tail / disk.BlockMapEntrySize {
+			b = binary.LittleEndian.AppendUint32(b, disk.NullBlock)
 		}
 		return b
 	case n.attr.Mode&tree.TypeMask == tree.Symlink:
@@ -210,9 +170,8 @@ func (e *emitter) writeBlocks(m moved) {
 			e.out.write(content[:min(int64(len(content)), m.blocks*blockSize)])
 			break
 		}
-		for range blockSize / chunkSize { // a chunk array that moved out fills its block
-			e.out.write([]byte{0xff, 0xff, 0xff, 0xff})
-		}
+		// A chunk array that moved out fills its block with holes (disk.NullBlock), whatever its length.
+		e.out.write(bytes.Repeat([]byte{0xff}, blockSize))
 	}
 	e.out.padTo(end)
 }
@@ -221,7 +180,7 @@ func (e *emitter) writeBlocks(m moved) {
 func blockLen(entries []dirent) int {
 	size := 0
 	for i, e := range entries {
-		if size += direntSize + len(e.name); size > blockSize {
+		if size += disk.DirentSize + len(e.name); size > blockSize {
 			return i
 		}
 	}
@@ -241,37 +200,15 @@ func lastBlock(entries []dirent) []dirent {
 
 // appendDirents appends a directory block: the heads, then the names.
 func (e *emitter) appendDirents(b []byte, entries []dirent) []byte {
-	le := binary.LittleEndian
-	name := direntSize * len(entries)
+	name := disk.DirentSize * len(entries)
 	for _, d := range entries {
-		b = le.AppendUint64(b, uint64(e.nid[d.target]))
-		b = le.AppendUint16(b, uint16(name))
-		b = append(b, e.fileType(d.target), 0)
+		b = (&disk.Dirent{
+			Nid: uint64(e.nid[d.target]), NameOffset: uint16(name), Type: disk.TypeOfMode(e.mode(d.target)),
+		}).AppendTo(b)
 		name += len(d.name)
 	}
 	for _, d := range entries {
 		b = append(b, d.name...)
 	}
 	return b
-}
-
-// fileType is a dirent's type (EROFS_FT_*).
-func (e *emitter) fileType(h handle) byte {
-	switch e.attr(h).Mode & tree.TypeMask {
-	case tree.Regular:
-		return 1
-	case tree.Directory:
-		return 2
-	case tree.CharDevice:
-		return 3
-	case tree.BlockDevice:
-		return 4
-	case tree.FIFO:
-		return 5
-	case tree.Socket:
-		return 6
-	case tree.Symlink:
-		return 7
-	}
-	return 0
 }

@@ -6,23 +6,20 @@ import (
 	"math"
 	"math/bits"
 
+	"github.com/flatroot/flatroot/erofs/disk"
 	"github.com/flatroot/flatroot/tree"
 )
 
-// Sizes of the format; composefs fixes the block size.
 const (
-	blockSize    = 4096
-	slotSize     = 32 // an inode begins on a slot; its nid is the slot's number
-	compactSize  = 32 // struct erofs_inode_compact
-	extendedSize = 64 // struct erofs_inode_extended
-	direntSize   = 12 // struct erofs_dirent
-	chunkSize    = 4  // an entry of a chunk array (block map)
+	blockBits = 12 // composefs fixes it
+	blockSize = 1 << blockBits
+	slotSize  = 1 << disk.SlotBits
 
-	chunkBitsMin = 12 // a chunk is at least a block
-	chunkBitsMax = 43 // EROFS_CHUNK_FORMAT_BLKBITS_MASK holds 31 more than the block's 12 bits
-	chunksMax    = 1024
+	chunkBitsMin = blockBits                           // a chunk is at least a block
+	chunkBitsMax = blockBits + int(disk.ChunkBitsMask) // as large as the format can say
+	chunksMax    = 1024                                // of a file; C refuses more
 
-	firstInode = 1024 + 128 // EROFS_SUPER_OFFSET + sizeof(struct erofs_super_block)
+	firstInode = disk.SuperblockOffset + disk.SuperblockSize
 
 	generated = 256 // whiteouts 00 to ff that every root gets
 )
@@ -151,6 +148,14 @@ func (p *plan) attr(h handle) tree.Attr {
 	return a
 }
 
+// mode is attr's alone.
+func (p *plan) mode(h handle) uint32 {
+	if h >= p.first || isWhiteout(p.t, tree.Node(h)) {
+		return p.attr(h).Mode
+	}
+	return p.t.Mode(tree.Node(h))
+}
+
 // dirent is an entry as the image has it.
 type dirent struct {
 	name   []byte
@@ -201,7 +206,7 @@ func rootEntries(t *tree.Tree) []dirent {
 func (p *plan) planDir(entries []dirent) dirPlan {
 	var d dirPlan
 	for _, e := range entries {
-		size := uint32(direntSize + len(e.name))
+		size := uint32(disk.DirentSize + len(e.name))
 		if d.tail+size > blockSize {
 			d.blocks++
 			d.tail = 0
@@ -301,7 +306,7 @@ func (p *plan) sizeFile(n *inode, h handle) error {
 		return fmt.Errorf("%w: %s: a file of %d bytes is too large, 8 PiB are possible",
 			ErrUnwritable, p.t.Path(tree.Node(h)), size)
 	}
-	n.tail = int64(chunkSize * chunks)
+	n.tail = int64(disk.BlockMapEntrySize * chunks)
 	return nil
 }
 
@@ -343,9 +348,9 @@ func (n *inode) place(pos int64) {
 
 func (n *inode) headSize() int64 {
 	if n.compact {
-		return compactSize
+		return disk.CompactInodeSize
 	}
-	return extendedSize
+	return disk.ExtendedInodeSize
 }
 
 func roundUp(n, to int64) int64 { return (n + to - 1) / to * to }

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
-	"math"
 	"slices"
 
+	"github.com/flatroot/flatroot/erofs/disk"
 	"github.com/flatroot/flatroot/tree"
 )
 
@@ -31,13 +31,8 @@ const (
 	selinux    = "security.selinux"
 )
 
-const (
-	xattrHeaderSize = 12 // struct erofs_xattr_ibody_header
-	xattrEntrySize  = 4  // struct erofs_xattr_entry
-	sharedMax       = 128
-
-	filterSeed = 0x25BBE08F // EROFS_XATTR_FILTER_SEED
-)
+// sharedMax is how many references to shared xattrs an inode has at most. What it has more is stored with it.
+const sharedMax = 128
 
 // pair is the number of a name and value. The tree's own pairs come first, then the few that marking whiteouts adds, then
 // metacopy without a digest, metacopy of each digest, redirect of each payload.
@@ -261,7 +256,7 @@ func (x *xattrPlan) layOut() {
 		return cmp.Or(cmp.Compare(len(vb), len(va)), bytes.Compare(vb, va))
 	})
 	for _, i := range x.table {
-		x.refs[i] = uint32(x.tableSize/4) + 1
+		x.refs[i] = uint32(x.tableSize/disk.XattrRefSize) + 1
 		x.tableSize += x.entrySize(i)
 	}
 }
@@ -322,9 +317,15 @@ func (x *xattrPlan) valueSize(i pair) int {
 	return 1 + len(x.t.AppendPayloadByID(nil, int(i-x.redirect)))
 }
 
+// entry is a pair's head, and the name without the prefix that the head stands for.
+func (x *xattrPlan) entry(i pair) (disk.XattrEntry, []byte) {
+	index, rest := splitName(x.name(i))
+	return disk.XattrEntry{NameLen: uint8(len(rest)), Index: index, ValueSize: uint16(x.valueSize(i))}, rest
+}
+
 func (x *xattrPlan) entrySize(i pair) int64 {
-	_, rest := splitName(x.name(i))
-	return roundUp(int64(xattrEntrySize+len(rest)+x.valueSize(i)), 4)
+	e, _ := x.entry(i)
+	return int64(e.Size())
 }
 
 // areaSize is the number of bytes that an inode's xattrs take behind it.
@@ -333,7 +334,7 @@ func (x *xattrPlan) areaSize(h handle) int64 {
 	if len(pairs) == 0 {
 		return 0
 	}
-	size, shared := int64(xattrHeaderSize), 0
+	size, shared := int64(disk.XattrHeaderSize), 0
 	for _, i := range pairs {
 		if x.refs[i] != 0 && shared < sharedMax {
 			shared++
@@ -351,23 +352,27 @@ func (x *xattrPlan) appendArea(b []byte, h handle, metaEnd int64) []byte {
 	if len(pairs) == 0 {
 		return b
 	}
-	start := len(b)
-	b = append(b, zeros[:xattrHeaderSize]...)
-	filter, shared := uint32(math.MaxUint32), 0
+	head := disk.XattrHeader{NameFilter: disk.XattrFilterEmpty}
 	for _, i := range pairs {
-		filter &^= 1 << x.filterBit(i)
-		if x.refs[i] != 0 && shared < sharedMax {
-			shared++
-			// In words from the start of the block that the superblock's xattr_blkaddr names.
-			b = binary.LittleEndian.AppendUint32(b, uint32(metaEnd%blockSize/4)+x.refs[i]-1)
+		head.NameFilter &^= 1 << x.filterBit(i)
+		if x.refs[i] != 0 && head.SharedCount < sharedMax {
+			head.SharedCount++
 		}
 	}
-	binary.LittleEndian.PutUint32(b[start:], filter)
-	b[start+4] = byte(shared)
-	skip := shared
+	b = head.AppendTo(b)
+	left := head.SharedCount
 	for _, i := range pairs {
-		if x.refs[i] != 0 && skip > 0 {
-			skip--
+		if x.refs[i] != 0 && left > 0 {
+			left--
+			// From the start of the block that the superblock's xattr_blkaddr names.
+			ref := uint32(metaEnd%blockSize/disk.XattrRefSize) + x.refs[i] - 1
+			b = binary.LittleEndian.AppendUint32(b, ref)
+		}
+	}
+	left = head.SharedCount
+	for _, i := range pairs {
+		if x.refs[i] != 0 && left > 0 {
+			left--
 			continue
 		}
 		b = x.appendEntry(b, i)
@@ -376,13 +381,11 @@ func (x *xattrPlan) appendArea(b []byte, h handle, metaEnd int64) []byte {
 }
 
 func (x *xattrPlan) appendEntry(b []byte, i pair) []byte {
-	index, rest := splitName(x.name(i))
-	start := len(b)
-	b = append(b, byte(len(rest)), index)
-	b = binary.LittleEndian.AppendUint16(b, uint16(x.valueSize(i)))
-	b = append(b, rest...)
+	e, rest := x.entry(i)
+	end := len(b) + e.Size()
+	b = append(e.AppendTo(b), rest...)
 	b = x.appendValue(b, i)
-	return append(b, zeros[:-(len(b)-start)&3]...)
+	return append(b, zeros[:end-len(b)]...)
 }
 
 // filterBit is the bit of the name filter that a name clears.
@@ -403,28 +406,17 @@ var (
 
 func filterBit(name []byte) uint32 {
 	index, rest := splitName(name)
-	return xxh32(rest, filterSeed+uint32(index)) & 31
+	return xxh32(rest, disk.XattrFilterSeed+uint32(index)) % disk.XattrFilterBits
 }
 
-// Prefixes as the on-disk format numbers them (EROFS_XATTR_INDEX_*), in the order in which they are tried. C composefs
-// never uses the one for lustre.
-var xattrPrefixes = []struct {
-	prefix string
-	index  byte
-}{
-	{"user.", 1},
-	{aclAccess, 2},
-	{aclDefault, 3},
-	{"trusted.", 4},
-	{"security.", 6},
-}
-
-// splitName cuts a known prefix off; index 0: there is none.
-func splitName(name []byte) (index byte, rest []byte) {
-	for _, p := range xattrPrefixes {
-		if len(name) >= len(p.prefix) && string(name[:len(p.prefix)]) == p.prefix {
-			return p.index, name[len(p.prefix):]
+// splitName cuts the prefix off that an index stands for. They are tried in the order of their numbers; C composefs never
+// uses the one for lustre.
+func splitName(name []byte) (index disk.XattrIndex, rest []byte) {
+	for i := disk.XattrUser; i <= disk.XattrSecurity; i++ {
+		p, _ := i.Prefix()
+		if i != disk.XattrLustre && len(name) >= len(p) && string(name[:len(p)]) == p {
+			return i, name[len(p):]
 		}
 	}
-	return 0, name
+	return disk.XattrNone, name
 }
