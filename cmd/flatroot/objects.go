@@ -80,10 +80,8 @@ func sealObject(path string, d fsverity.Digest) error {
 // hashFile computes the digest of a file from where it stands.
 func hashFile(f *os.File, a fsverity.Algorithm) (fsverity.Digest, error) {
 	h := fsverity.NewHasher(a)
-	if err := copyTo(h, f); err != nil {
-		return fsverity.Digest{}, err
-	}
-	return h.Sum(), nil
+	err := copyTo(h, f)
+	return h.Sum(), err
 }
 
 // copyTo copies a file through a buffer that several blocks fit in, for the hasher's sake.
