@@ -164,7 +164,7 @@ func (c *command) checkArgs(args []string) error {
 		return &usageError{command: c.name, msg: fmt.Sprintf("too many arguments, from %q on: want %s", args[c.max], c.args)}
 	}
 	for _, a := range args {
-		if a == "" {
+		if a == "" && !c.hidden {
 			return &usageError{command: c.name, msg: "an argument is empty: want " + c.args}
 		}
 	}

@@ -50,14 +50,14 @@ func (h *hashing) do(j *hashJob) {
 		j.content, j.err = readAll(j.file, j.size)
 		return
 	}
-	if j.digest, j.err = hashSized(j.file, h.o.algorithm, j.size); j.err == nil && h.o.keep != nil {
+	if j.digest, j.err = hashSized(j.file, j.size); j.err == nil && h.o.keep != nil {
 		j.err = h.o.keep(j.file, j.digest)
 	}
 }
 
 // hashSized is hashFile for a file that must be of the size it had before.
-func hashSized(f *os.File, a fsverity.Algorithm, size int64) (fsverity.Digest, error) {
-	h := fsverity.NewHasher(a)
+func hashSized(f *os.File, size int64) (fsverity.Digest, error) {
+	h := fsverity.NewHasher(scanAlgorithm)
 	if err := copyTo(h, f); err != nil {
 		return fsverity.Digest{}, err
 	}

@@ -20,26 +20,25 @@ import (
 // rule oci-1 have.
 const inlineMax = 64
 
-// scanOptions are scanDir's. The zero value reads a directory as C mkcomposefs does: every name is a file of its own.
+// scanAlgorithm is the only one that C mkcomposefs knows.
+const scanAlgorithm = fsverity.SHA256
+
+// scanOptions are scanDir's. Each is an option of mkcomposefs.
 type scanOptions struct {
-	algorithm   fsverity.Algorithm // zero: SHA-256
-	epoch       bool               // all mtimes are 0
+	epoch       bool // all mtimes are 0
 	skipDevices bool
 	skipXattrs  bool
 	userXattrs  bool // only those that begin with "user."
-	links       bool // files that have several names stay one file
 	threads     int  // that hash files; zero: one for each processor
 
 	// keep is given each file that an image refers to by its digest. It may be called by several goroutines at once.
 	keep func(f *os.File, d fsverity.Digest) error
 }
 
-// scanDir reads the tree below a directory: attributes, extended attributes, the content of small files and the digests of
-// others.
+// scanDir reads the tree below a directory as C mkcomposefs does: attributes, extended attributes, the content of small
+// files and the digests of others. Each name is a file of its own, whatever links there are. (What flatroot itself makes of
+// a directory is what it makes of a tar of it: package index.)
 func scanDir(path string, o scanOptions) (*tree.Tree, error) {
-	if o.algorithm == 0 {
-		o.algorithm = fsverity.SHA256
-	}
 	if o.threads == 0 {
 		o.threads = runtime.GOMAXPROCS(0)
 	}
@@ -48,16 +47,13 @@ func scanDir(path string, o scanOptions) (*tree.Tree, error) {
 		return nil, err
 	}
 	defer root.Close()
-	s := scanner{o: o, files: startHashing(o), links: map[inodeKey]tree.Node{}}
+	s := scanner{o: o, files: startHashing(o)}
 	err = s.root(root)
 	if stopped := s.files.stop(s.setFile); err == nil {
 		err = stopped
 	}
 	if err != nil {
 		return nil, err
-	}
-	if o.links {
-		s.t.Canonicalize()
 	}
 	return s.t, nil
 }
@@ -66,27 +62,22 @@ type scanner struct {
 	o     scanOptions
 	t     *tree.Tree
 	files *hashing
-	links map[inodeKey]tree.Node // files with several names
-	buf   []byte                 // names and values of extended attributes
+	buf   []byte // names and values of extended attributes
 }
-
-// inodeKey is what two names of one file have in common.
-type inodeKey struct{ dev, ino uint64 }
 
 func (s *scanner) root(f *os.File) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return fmt.Errorf("stat %s: %w", f.Name(), err)
 	}
-	s.t = tree.New(s.o.algorithm, s.attr(&st))
+	s.t = tree.New(scanAlgorithm, s.attr(&st))
 	if err := s.xattrs(tree.Root, f, "."); err != nil {
 		return err
 	}
 	return s.children(tree.Root, f)
 }
 
-// attr is what an image has of a file's attributes. Its link count is what the tree says, not what the file system says:
-// other names may lie outside.
+// attr is what an image has of a file's attributes. Its link count is that of a file of its own.
 func (s *scanner) attr(st *unix.Stat_t) tree.Attr {
 	a := tree.Attr{Mode: st.Mode, Nlink: 1, UID: st.Uid, GID: st.Gid}
 	switch st.Mode & unix.S_IFMT {
@@ -125,19 +116,9 @@ func (s *scanner) entry(dir tree.Node, parent *os.File, name string) error {
 	if s.o.skipDevices && (typ == unix.S_IFCHR || typ == unix.S_IFBLK) {
 		return nil
 	}
-	key := inodeKey{st.Dev, st.Ino}
-	several := s.o.links && st.Nlink > 1 && typ != unix.S_IFDIR
-	if several {
-		if n, ok := s.links[key]; ok {
-			return s.t.Link(dir, []byte(name), n)
-		}
-	}
 	n, err := s.t.Add(dir, []byte(name), s.attr(&st))
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
-	}
-	if several {
-		s.links[key] = n
 	}
 	if err := s.xattrs(n, parent, name); err != nil {
 		return err
