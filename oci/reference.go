@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -67,11 +68,17 @@ const maxReference = 4096 + 512
 // specification shares with Docker. A port has no leading zero and at most
 // five digits.
 var (
-	hostRE       = regexp.MustCompile(`^(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?$`)
-	repositoryRE = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
-	tagRE        = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
-	layoutNameRE = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.\-+:@/]{0,511}$`)
+	hostRE       = pattern(`^(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?$`)
+	repositoryRE = pattern(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
+	tagRE        = pattern(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
+	layoutNameRE = pattern(`^[A-Za-z0-9_][A-Za-z0-9_.\-+:@/]{0,511}$`)
 )
+
+// pattern compiles a regular expression when it is first used: those above take a millisecond, more than a program needs
+// that has no references to read.
+func pattern(s string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(s) })
+}
 
 // maxRepository is the length in bytes that registries allow a repository's
 // name, host included.
@@ -161,7 +168,7 @@ func addHub(s string) string {
 func parseRegistry(s string) (Reference, error) {
 	host, rest, ok := strings.Cut(s, "/")
 	r := Reference{Transport: Docker, Host: strings.ToLower(host)}
-	if !ok || !hostRE.MatchString(host) {
+	if !ok || !hostRE().MatchString(host) {
 		return Reference{}, fmt.Errorf("%s is no registry's name, HOST or HOST:PORT (there are the transports %s)", quote(host), transportList())
 	}
 	if r.Host == "index.docker.io" {
@@ -174,7 +181,7 @@ func parseRegistry(s string) (Reference, error) {
 	// A tag has no slash, so the last colon decides.
 	if i := strings.LastIndexByte(rest, ':'); i >= 0 {
 		rest, r.Tag = rest[:i], rest[i+1:]
-		if !tagRE.MatchString(r.Tag) {
+		if !tagRE().MatchString(r.Tag) {
 			return Reference{}, fmt.Errorf("%s is no tag: up to 128 letters, digits, dots, dashes and underscores", quote(r.Tag))
 		}
 	}
@@ -184,7 +191,7 @@ func parseRegistry(s string) (Reference, error) {
 	if r.Host == dockerHub && !strings.Contains(rest, "/") {
 		rest = "library/" + rest
 	}
-	if !repositoryRE.MatchString(rest) || len(r.Host)+1+len(rest) > maxRepository {
+	if !repositoryRE().MatchString(rest) || len(r.Host)+1+len(rest) > maxRepository {
 		return Reference{}, fmt.Errorf("%s is no repository: lower-case letters, digits, single separators and slashes, %d bytes at most", quote(rest), maxRepository)
 	}
 	r.Repository = rest
@@ -216,7 +223,7 @@ func parsePath(t Transport, s string) (Reference, error) {
 	if path == "" {
 		return Reference{}, fmt.Errorf("the path is missing: want %sPATH[:NAME]", t.prefix())
 	}
-	if ok && !layoutNameRE.MatchString(name) {
+	if ok && !layoutNameRE().MatchString(name) {
 		return Reference{}, fmt.Errorf("%s is no name of an image: letters, digits and any of ._-+:@/", quote(name))
 	}
 	r.Path, r.Tag = path, name
