@@ -51,9 +51,15 @@ differs() {
 cd "$work"
 started=$(date +%s)
 
+# A copy that will be changed. Others than root own what they copy, so they build both versions from it.
+mkdir next
+cp -a "$goroot/." next
+first=$goroot
+[ "$(id -u)" = 0 ] || first=./next
+
 say "Somebody builds an image: here of $goroot, $(find "$goroot/" | wc -l | tr -d ' ') files."
 run flatroot --store builder init
-run flatroot --store builder build "$goroot" --name go:1
+run flatroot --store builder build "$first" --name go:1
 run flatroot --store builder push go:1 oci:layout:1 --compress zstd
 echo
 echo "The last line of build is the digest of the whole tree, that of push the manifest in the OCI layout."
@@ -83,8 +89,6 @@ if [ -n "$skipped" ]; then
 fi
 
 say "A second version of the tree: a file more, one less, one with another content, the top with another mode."
-mkdir next
-cp -a "$goroot/." next
 chmod 711 next
 # What is replaced or removed are names in the copy itself, whatever symlinks the toolchain's directory may have.
 rm -f next/VERSION next/go.env
