@@ -24,7 +24,7 @@ var (
 func completionCommand() *command {
 	return &command{
 		name: "completion", args: "bash|zsh|fish", min: 1, max: 1,
-		usage: "print a script that completes flatroot's command line in a shell",
+		usage: "print the script that completes command lines in a shell",
 		about: `Prints the script for a shell. It completes commands, flags, names of images and digests, and leaves paths to the shell.`,
 		examples: []example{
 			{"bash, for this session", "source <(flatroot completion bash)"},

@@ -52,29 +52,38 @@ func (p *page) roff() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, ".TH %s %d \"\" \"flatroot\" \"flatroot manual\"\n", strings.ToUpper(roffText(p.name)), p.section)
 	fmt.Fprintf(&b, ".SH NAME\n%s \\- %s\n.SH SYNOPSIS\n", roffText(p.name), roffText(p.usage))
-	for _, s := range p.synopsis {
-		fmt.Fprintf(&b, ".B %s\n.br\n", roffText(s))
+	for i, s := range p.synopsis {
+		if i > 0 {
+			b.WriteString(".br\n")
+		}
+		fmt.Fprintf(&b, ".B %s\n", roffText(s))
 	}
 	for _, s := range p.sections {
 		fmt.Fprintf(&b, ".SH %s\n", roffText(s.title))
-		for _, k := range s.blocks {
-			k.writeRoff(&b)
+		for i, k := range s.blocks {
+			k.writeRoff(&b, i == 0)
 		}
 	}
 	return b.String()
 }
 
-func (k block) writeRoff(b *strings.Builder) {
-	switch {
-	case k.code != "":
-		if k.text != "" {
-			fmt.Fprintf(b, ".PP\n%s:\n", roffText(k.text))
-		}
-		fmt.Fprintf(b, ".RS 4\n.nf\n%s\n.fi\n.RE\n", roffText(k.code))
-	case k.term != "":
+func (k block) writeRoff(b *strings.Builder, first bool) {
+	if k.term != "" {
 		fmt.Fprintf(b, ".TP\n.B %s\n%s\n", roffText(k.term), roffText(k.text))
-	default:
-		fmt.Fprintf(b, ".PP\n%s\n", roffText(k.text))
+		return
+	}
+	if k.text != "" {
+		if !first { // a section begins with a paragraph of itself
+			b.WriteString(".PP\n")
+		}
+		b.WriteString(roffText(k.text))
+		if k.code != "" {
+			b.WriteByte(':')
+		}
+		b.WriteByte('\n')
+	}
+	if k.code != "" {
+		fmt.Fprintf(b, ".RS 4\n.nf\n%s\n.fi\n.RE\n", roffText(k.code))
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
@@ -82,7 +83,7 @@ func (p *plainMeter) Start(l oci.Layer) func(int64) {
 	if total > 0 {
 		of = " of " + size(total)
 	}
-	p.line("%s: reading%s", label, of)
+	p.line("%s: reading%s", label, strings.TrimPrefix(of, " of"))
 	var done int64
 	var mu sync.Mutex
 	return func(n int64) {

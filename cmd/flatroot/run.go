@@ -22,6 +22,7 @@ func flatrootMain(args []string, base console) int {
 	defer stop()
 	// The first signal ends the work in order, the second one the program.
 	context.AfterFunc(ctx, stop)
+	base.stdin = &cancelReader{ctx: ctx, r: base.stdin}
 	err := dispatch(ctx, args, base)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = errors.New("interrupted")
