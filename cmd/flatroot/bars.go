@@ -23,11 +23,7 @@ func newBars(w io.Writer) *bars {
 }
 
 func (b *bars) Start(l oci.Layer) func(int64) {
-	total := max(l.Descriptor.Size, 0)
-	bar := b.progress.AddBar(total,
-		mpb.PrependDecorators(decor.Name(layerLabel(l)+" ")),
-		mpb.AppendDecorators(decor.CountersKiloByte("% .1f / % .1f")),
-	)
+	bar := b.add(layerLabel(l)+" ", l.Descriptor.Size)
 	b.mu.Lock()
 	b.all = append(b.all, bar)
 	b.mu.Unlock()
@@ -38,6 +34,15 @@ func (b *bars) Start(l oci.Layer) func(int64) {
 		}
 		bar.IncrInt64(n)
 	}
+}
+
+// add adds a bar; of what has no known size it shows just that something moves.
+func (b *bars) add(label string, total int64) *mpb.Bar {
+	name := mpb.PrependDecorators(decor.Name(label))
+	if total <= 0 {
+		return b.progress.AddSpinner(0, name, mpb.AppendDecorators(decor.CurrentKiloByte("% .1f")))
+	}
+	return b.progress.AddBar(total, name, mpb.AppendDecorators(decor.CountersKiloByte("% .1f / % .1f")))
 }
 
 func (b *bars) Reused(l oci.Layer) { b.write("%s: is here already", layerLabel(l)) }

@@ -71,6 +71,10 @@ func completeWords(c console, words []string) []string {
 			return withPrefix(values, last)
 		}
 	}
+	if flag, _, ok := strings.Cut(last, "="); ok && strings.HasPrefix(flag, "--") {
+		values, _ := flagValues(flag)
+		return withPrefix(prepend(flag+"=", values), last)
+	}
 	line, err := permute(words, commands())
 	if err != nil {
 		return nil
@@ -96,6 +100,14 @@ func globalValue(l *commandLine, name string) string {
 		}
 	}
 	return value
+}
+
+func prepend(prefix string, words []string) []string {
+	var all []string
+	for _, w := range words {
+		all = append(all, prefix+w)
+	}
+	return all
 }
 
 func withPrefix(words []string, prefix string) []string {
