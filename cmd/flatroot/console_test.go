@@ -187,6 +187,7 @@ func TestCheckName(t *testing.T) {
 	hex := strings.Repeat("ab", 32)
 	for name, good := range map[string]bool{
 		"web": true, "docker.io/library/debian:13": true, "a b": true, hex[1:]: true, hex + "x": true,
+		"docker:13": true, "docker://x/y": false, "oci:x": false,
 		hex: false, hex + hex: false, "": false, ".": false, "./x": false, "/x": false, "-": false, "-x": false, "@x": false,
 		strings.Repeat("x", 300): false,
 	} {

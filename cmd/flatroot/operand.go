@@ -45,6 +45,8 @@ func checkName(name string) error {
 		return &usageError{msg: fmt.Sprintf("%q can't be an image's name: it would be taken for a path", name)}
 	case digest:
 		return &usageError{msg: fmt.Sprintf("%q can't be an image's name: it would be taken for a digest", name)}
+	case hasTransport(name):
+		return &usageError{msg: fmt.Sprintf("%q can't be an image's name: it would be taken for an image elsewhere", name)}
 	case strings.HasPrefix(name, "-"):
 		return &usageError{msg: fmt.Sprintf("%q can't be an image's name: it would be taken for a flag", name)}
 	}
