@@ -17,6 +17,8 @@ FUZZTIME    ?= 10s
 BENCHFLAGS  ?=
 # More flags for `go test`, such as -v, -json or -run=NAME.
 TESTFLAGS   ?=
+# The Debian suite that the virtual machine's kernel is of: bookworm-backports (6.12) or forky (7.x).
+KERNEL      ?= bookworm-backports
 # RACE=1 tests with the race detector, the one thing here that needs a C compiler.
 RACE        ?=
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -46,8 +48,8 @@ test-peers: ## also comparisons with C composefs and erofs-utils; as root (fetch
 	FLATROOT_TEST=peers FLATROOT_PEERS=$(PEERS) $(TEST) ./...
 
 .PHONY: test-vm
-test-vm: ## what needs fs-verity, in a virtual machine that has it, as any user (QEMU and kernel fetched by tests/vm/setup.sh)
-	tests/vm/test.sh ./fsverity ./mount
+test-vm: ## what needs fs-verity, in a virtual machine, as any user (fetched by tests/vm/setup.sh; KERNEL=forky: another kernel)
+	tests/vm/test.sh -kernel=$(KERNEL) $(TESTFLAGS)
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, syntax of the shell scripts
@@ -74,6 +76,8 @@ bench: build ## ratios to the peers, interleaved runs; as root; makes the corpus
 .PHONY: nightly
 nightly: ## the long figures: all suites at nightly size, ten minutes a fuzz target, the benchmarks
 	FLATROOT_NIGHTLY=1 $(MAKE) test-peers RACE=1 TESTFLAGS='-timeout=4h'
+	$(MAKE) test-vm
+	$(MAKE) test-vm KERNEL=forky
 	$(MAKE) fuzz FUZZTIME=10m
 	$(MAKE) bench
 

@@ -4,8 +4,7 @@
 //	go test -json ./... | report -run LOG      prints; appends each test's outcome to LOG
 //	report -audit LOG                          names the tests that no run in LOG did more than skip, and fails if any
 //
-// So suites that each skip what another one runs can be told from tests that never run. Only tests that say they are for
-// the virtual machine may be skipped throughout: they need a kernel with fs-verity.
+// So suites that each skip what another one runs can be told from tests that never run.
 package main
 
 import (
@@ -19,9 +18,6 @@ import (
 	"slices"
 	"strings"
 )
-
-// vmOnly is what testenv says of capabilities that only the suite vm has.
-const vmOnly = "for the suites [vm]"
 
 func main() {
 	run := flag.String("run", "", "read a run on standard input, append its outcomes to this `file`")
@@ -81,7 +77,6 @@ type event struct {
 // each test. Lines that are no events, such as make's, are passed on.
 func record(in io.Reader, out, log io.Writer) error {
 	text := make(map[string]*strings.Builder) // by package
-	last := make(map[[2]string]string)        // by package and test: the output since it began
 	lines := bufio.NewReader(in)
 	for {
 		line, err := lines.ReadString('\n')
@@ -98,23 +93,16 @@ func record(in io.Reader, out, log io.Writer) error {
 		if text[e.Package] == nil {
 			text[e.Package] = new(strings.Builder)
 		}
-		key := [2]string{e.Package, e.Test}
 		switch e.Action {
 		case "output", "build-output":
 			text[e.Package].WriteString(e.Output)
-			last[key] += e.Output
 		case "pass", "fail", "skip":
 			if e.Test == "" {
 				fmt.Fprint(out, text[e.Package])
 				delete(text, e.Package)
 				continue
 			}
-			outcome := e.Action
-			if outcome == "skip" && strings.Contains(last[key], vmOnly) {
-				outcome = "vm"
-			}
-			delete(last, key)
-			fmt.Fprintln(log, outcome, e.Package, e.Test)
+			fmt.Fprintln(log, e.Action, e.Package, e.Test)
 		case "build-fail":
 			fmt.Fprint(out, text[e.Package])
 			delete(text, e.Package)

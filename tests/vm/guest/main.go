@@ -1,14 +1,13 @@
 //go:build linux
 
 // Command guest is /init of a virtual machine: it loads the modules it was given, mounts the disk, runs test programs there
-// with FLATROOT_TEST=vm, and powers off. tests/vm/run.sh boots it and reads what it says.
+// with FLATROOT_TEST=vm, and powers off. tests/vm/run.sh boots it and prints what it says.
 //
-// Test programs lie in /tests, one folder a package with the binary "test" and the package's testdata; the kernel's command
-// line may hold run=REGEXP, for -test.run.
+// Test programs lie in /tests, a folder for each package: the binary "test", the package's testdata, and two files of one
+// line each, "package" with the import path and "run" with the regular expression for -test.run.
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -21,30 +20,39 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// disk is where a disk with a file system is mounted, if the machine has one.
-const disk = "/mnt"
+const (
+	// report is the port that run.sh listens to. The kernel's messages go to the first one.
+	report = "/dev/ttyS1"
+	// disk is where the first disk is mounted, if the machine has one.
+	disk = "/mnt"
+)
 
 func main() {
-	code := 0
-	if err := boot(); err != nil {
-		say("%v", err)
+	out, code := io.Writer(os.Stderr), 0
+	err := boot(&out)
+	if err == nil {
+		err = runTests(out)
+	}
+	if err != nil {
+		fmt.Fprintln(out, err)
 		code = 1
 	}
-	say("exit %d", code)
+	fmt.Fprintln(out, "exit", code)
 	unix.Sync()
-	err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
-	say("power off: %v", err) // the time limit of run.sh ends it
+	err = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	fmt.Fprintln(out, "power off:", err) // the time limit of run.sh ends it
 }
 
-// say prints one line for tests/vm/run.sh.
-func say(format string, args ...any) {
-	fmt.Printf("VM: "+format+"\n", args...)
-}
-
-func boot() error {
+// boot makes the machine usable, and sets out to the port as soon as there is one.
+func boot(out *io.Writer) error {
 	if err := mountKernelFilesystems(); err != nil {
 		return err
 	}
+	port, err := os.OpenFile(report, os.O_WRONLY|unix.O_NOCTTY, 0)
+	if err != nil {
+		return err
+	}
+	*out = port
 	if err := loadModules("/modules"); err != nil {
 		return err
 	}
@@ -55,8 +63,8 @@ func boot() error {
 	if err := unix.Uname(&uts); err != nil {
 		return fmt.Errorf("uname: %w", err)
 	}
-	say("kernel %s", unix.ByteSliceToString(uts.Release[:]))
-	return runTests()
+	_, err = fmt.Fprintln(port, "kernel", unix.ByteSliceToString(uts.Release[:]))
+	return err
 }
 
 func mountKernelFilesystems() error {
@@ -109,20 +117,18 @@ func mountDisk() error {
 	return nil
 }
 
-func runTests() error {
+func runTests(out io.Writer) error {
 	programs, err := filepath.Glob("/tests/*/test")
-	if err != nil {
-		return err
-	}
-	pattern, err := runPattern()
 	if err != nil {
 		return err
 	}
 	var failed []string
 	for _, program := range programs {
-		name := filepath.Base(filepath.Dir(program))
-		say("=== %s", name)
-		if err := runTest(program, pattern); err != nil {
+		name, err := line(program, "package")
+		if err == nil {
+			err = runTest(out, program, name)
+		}
+		if err != nil {
 			failed = append(failed, name+": "+err.Error())
 		}
 	}
@@ -132,40 +138,30 @@ func runTests() error {
 	return nil
 }
 
-// runPattern is what the kernel's command line says after run=, or nothing.
-func runPattern() (string, error) {
-	line, err := os.ReadFile("/proc/cmdline")
-	if err != nil {
-		return "", err
-	}
-	for word := range strings.FieldsSeq(string(line)) {
-		if pattern, ok := strings.CutPrefix(word, "run="); ok {
-			return pattern, nil
-		}
-	}
-	return "", nil
+// line reads a file of one line beside a test program.
+func line(program, name string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(filepath.Dir(program), name))
+	return strings.TrimSpace(string(b)), err
 }
 
-func runTest(program, pattern string) error {
-	cmd := exec.Command(program, "-test.v", "-test.run="+pattern)
+// runTest runs one test program, and ends with a line like go test's. Tests that only take long in an emulated machine look
+// at -test.short.
+func runTest(out io.Writer, program, name string) error {
+	pattern, err := line(program, "run")
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "=== PACKAGE", name)
+	cmd := exec.Command(program, "-test.v", "-test.short", "-test.timeout=5m", "-test.run="+pattern)
 	cmd.Dir = filepath.Dir(program)
-	cmd.Env = append(os.Environ(), "FLATROOT_TEST=vm", "FLATROOT_NO_SKIP=1", "TMPDIR="+disk, "HOME="+disk, "PATH=/")
-	output, err := cmd.StdoutPipe()
+	cmd.Env = append(os.Environ(), "FLATROOT_TEST=vm", "FLATROOT_NO_SKIP=1", "TMPDIR="+disk, "HOME="+disk, "PATH=/bin")
+	cmd.Stdout, cmd.Stderr = out, out
+	start := time.Now()
+	err = cmd.Run()
+	word := "ok  "
 	if err != nil {
-		return err
+		word = "FAIL"
 	}
-	cmd.Stderr = cmd.Stdout
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	return errors.Join(relay(output), cmd.Wait())
-}
-
-// relay says each line of a program's output.
-func relay(r io.Reader) error {
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		say("%s", lines.Text())
-	}
-	return lines.Err()
+	fmt.Fprintf(out, "%s\t%s\t%.3fs\n", word, name, time.Since(start).Seconds())
+	return err
 }
