@@ -92,6 +92,7 @@ type tampering struct {
 	name    string
 	damage  func(t *testing.T, v *victim)
 	refused string // what the mount says; empty: it succeeds
+	byPath  string // what a mount of the image's path with its digest says; empty: not tried
 	// errno is what reading /big ends with, and nothing but /big, if the mount succeeds.
 	errno unix.Errno
 }
@@ -120,13 +121,13 @@ var filesTampered = []tampering{
 	{name: "object missing", errno: unix.ENOENT, damage: func(t *testing.T, v *victim) {
 		must(t, os.Remove(v.object("big")))
 	}},
-	{name: "another image with fs-verity", refused: "digest", damage: func(t *testing.T, v *victim) {
+	{name: "another image with fs-verity", refused: "digest", byPath: "as asked", damage: func(t *testing.T, v *victim) {
 		plant(t, v.image(), changed(read(t, v.image())), fsverity.SHA256)
 	}},
-	{name: "another image without fs-verity", refused: "fs-verity", damage: func(t *testing.T, v *victim) {
+	{name: "another image without fs-verity", refused: "fs-verity", byPath: "fs-verity", damage: func(t *testing.T, v *victim) {
 		plant(t, v.image(), changed(read(t, v.image())), 0)
 	}},
-	{name: "image without fs-verity", refused: "fs-verity", damage: func(t *testing.T, v *victim) {
+	{name: "image without fs-verity", refused: "fs-verity", byPath: "fs-verity", damage: func(t *testing.T, v *victim) {
 		plant(t, v.image(), read(t, v.image()), 0)
 	}},
 	{name: "image missing", refused: "pull it again", damage: func(t *testing.T, v *victim) {
@@ -160,8 +161,10 @@ func (row *tampering) check(t *testing.T, v *victim, policy string) {
 	target := t.TempDir()
 	_, err := tryFlatroot("mount", "os:1", target, "--store", v.dir, "-o", "verity="+policy)
 	if row.refused != "" {
-		if err == nil || !strings.Contains(err.Error(), row.refused) {
-			t.Errorf("verity=%s: %v, want it refused: %q", policy, err, row.refused)
+		wantRefused(t, err, row.refused)
+		if row.byPath != "" {
+			_, err = tryFlatroot("mount", v.image(), target, "-o", "verity=require,digest="+v.digest.String()+",basedir="+v.dir+"/objects")
+			wantRefused(t, err, row.byPath)
 		}
 		return
 	}
@@ -170,6 +173,13 @@ func (row *tampering) check(t *testing.T, v *victim, policy string) {
 	failed := v.intact.compare(t, target)
 	if len(failed) != 1 || !errors.Is(failed["big"], row.errno) {
 		t.Errorf("verity=%s: reading fails as %v, want big alone and %v", policy, failed, row.errno)
+	}
+}
+
+func wantRefused(t *testing.T, err error, text string) {
+	t.Helper()
+	if err == nil || !strings.Contains(err.Error(), text) {
+		t.Errorf("%v, want it refused: %q", err, text)
 	}
 }
 
