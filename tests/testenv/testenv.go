@@ -7,7 +7,7 @@
 //	unit     nothing beyond Go and any user's rights, and "user" (not being root) where it holds: `make test`
 //	root     also root, mount, erofs, overlay, loop, fuse and the programs of rootPrograms: `make test-root`
 //	peers    all of root, and every other program, first looked for in $FLATROOT_PEERS/bin: `make test-peers`
-//	vm       all of root, and verity, in a virtual machine whose kernel has fs-verity
+//	vm       all of root but its programs, and verity, in a virtual machine whose kernel has fs-verity: `make test-vm`
 //
 // With FLATROOT_NO_SKIP=1, as in CI, a capability that the running suite has but the machine lacks fails the test. One that
 // the suite doesn't have is always a skip, since another suite demands it. That makes a skipped test visible once, where it
@@ -106,8 +106,10 @@ func suitesOf(capability string) []string {
 		return []string{vm}
 	case capability == "user":
 		return []string{unit}
-	case probes[capability] != nil, slices.Contains(rootPrograms, capability):
+	case probes[capability] != nil:
 		return []string{root, peers, vm}
+	case slices.Contains(rootPrograms, capability):
+		return []string{root, peers} // the virtual machine has no programs but our own
 	default:
 		return []string{peers}
 	}

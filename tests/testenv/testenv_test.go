@@ -55,6 +55,7 @@ func TestNeed(t *testing.T) {
 		{peers, "", absent, true, false},
 		{peers, "1", absent, false, true},
 		{vm, "1", absent, true, false},
+		{vm, "1", rootPrograms[0], true, false},
 	} {
 		t.Setenv("FLATROOT_TEST", c.suite)
 		t.Setenv("FLATROOT_NO_SKIP", c.noSkip)
