@@ -84,6 +84,10 @@ func initDir(path string, o InitOptions, kernel verityOps) error {
 		return err
 	}
 	if err := checkFresh(root); err != nil {
+		// What is there may be the store that somebody made a moment ago.
+		if had, _, again := loadSettings(root, kernel); again == nil {
+			return checkSame(root, had, o, kernel)
+		}
 		return err
 	}
 	return fillRoot(root, o, kernel)

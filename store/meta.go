@@ -199,14 +199,10 @@ func (m meta) checkFeatures(readOnly bool) error {
 
 // loadSettings reads meta.json and finds how the store treats fs-verity.
 func loadSettings(root dir, kernel verityOps) (meta, Verity, error) {
-	fd, err := openat(root.fd, metaName, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err == unix.ENOENT {
-		return meta{}, "", noMeta(root)
-	}
+	f, err := openMeta(root)
 	if err != nil {
-		return meta{}, "", pathError("open", root.join(metaName), err)
+		return meta{}, "", err
 	}
-	f := os.NewFile(uintptr(fd), root.join(metaName))
 	defer f.Close()
 	m, err := readMeta(f)
 	if err != nil {
@@ -214,6 +210,24 @@ func loadSettings(root dir, kernel verityOps) (meta, Verity, error) {
 	}
 	mode, err := storeVerity(root, f, m.algorithm, kernel)
 	return m, mode, err
+}
+
+func openMeta(root dir) (*os.File, error) {
+	const flags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK
+	fd, err := openat(root.fd, metaName, flags, 0)
+	if err == unix.ENOENT {
+		if err := noMeta(root); err != ErrOldStore {
+			return nil, err
+		}
+		// Init makes objects/ after meta.json: it may have made both since the first look.
+		if fd, err = openat(root.fd, metaName, flags, 0); err == unix.ENOENT {
+			return nil, ErrOldStore
+		}
+	}
+	if err != nil {
+		return nil, pathError("open", root.join(metaName), err)
+	}
+	return os.NewFile(uintptr(fd), root.join(metaName)), nil
 }
 
 func readMeta(f *os.File) (meta, error) {
