@@ -10,8 +10,8 @@
 #   -t        seconds until the machine is switched off, 120 if not said
 #   -l LOG    where the kernel's console goes, which is shown if the guest doesn't come to its end
 #
-# What INIT writes to its second serial port, /dev/ttyS1, is printed as it comes, where no message of the kernel can get
-# between. The last line must be "exit N", which becomes the exit code: that of QEMU says nothing. Without it it is 125.
+# What INIT writes to /dev/hvc0 is printed as it comes; no message of the kernel can get between. The last line must be
+# "exit N", which becomes the exit code: that of QEMU says nothing. Without it it is 125.
 # The emulation is in software, since the kernel isn't a guest of every hypervisor's /dev/kvm; a boot takes 5 to 10 s.
 set -euo pipefail
 
@@ -45,7 +45,8 @@ for i in "${!disks[@]}"; do
 	devices+=(-drive "if=none,id=d$i,file=${disks[$i]},format=raw,cache=unsafe,snapshot=on" -device "virtio-blk-pci,drive=d$i")
 done
 timeout "$seconds" "$vm/bin/qemu-system-x86_64" -accel tcg,thread=multi,tb-size=256 -M q35 -cpu max -smp 1 -m 1024 \
-	-nodefaults -vga none -display none -no-reboot -serial "file:$log" -serial stdio \
+	-nodefaults -vga none -display none -no-reboot -serial "file:$log" \
+	-chardev stdio,id=said,signal=off -device virtio-serial-pci -device virtconsole,chardev=said \
 	-device virtio-rng-pci ${devices+"${devices[@]}"} -kernel "$vm/$kernel/vmlinuz" -initrd "$work/initramfs" \
 	-append 'console=ttyS0 quiet panic=-1 random.trust_cpu=1' </dev/null 2>>"$work/qemu" |
 	tr -d '\r' | tee "$work/said" || true

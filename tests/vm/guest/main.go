@@ -21,10 +21,12 @@ import (
 )
 
 const (
-	// report is the port that run.sh listens to. The kernel's messages go to the first one.
-	report = "/dev/ttyS1"
+	// report is what run.sh listens to. The kernel's messages go to a serial port.
+	report = "/dev/hvc0"
 	// disk is where the first disk is mounted, if the machine has one.
 	disk = "/mnt"
+	// packageTime is what a package's tests may take. All take less than half a minute on a quiet machine.
+	packageTime = 3 * time.Minute
 )
 
 func main() {
@@ -152,7 +154,9 @@ func runTest(out io.Writer, program, name string) error {
 		return err
 	}
 	fmt.Fprintln(out, "=== PACKAGE", name)
-	cmd := exec.Command(program, "-test.v", "-test.short", "-test.timeout=5m", "-test.run="+pattern)
+	stuck := time.AfterFunc(packageTime+10*time.Second, logTasks) // if its own time limit can't end it
+	defer stuck.Stop()
+	cmd := exec.Command(program, "-test.v", "-test.short", "-test.timeout="+packageTime.String(), "-test.run="+pattern)
 	cmd.Dir = filepath.Dir(program)
 	cmd.Env = append(os.Environ(), "FLATROOT_TEST=vm", "FLATROOT_NO_SKIP=1", "TMPDIR="+disk, "HOME="+disk, "PATH=/bin")
 	cmd.Stdout, cmd.Stderr = out, out
@@ -164,4 +168,14 @@ func runTest(out io.Writer, program, name string) error {
 	}
 	fmt.Fprintf(out, "%s\t%s\t%.3fs\n", word, name, time.Since(start).Seconds())
 	return err
+}
+
+// logTasks has the kernel write to its console where every task is.
+func logTasks() {
+	// Documentation/admin-guide/sysrq.rst: 9 lets all messages through, w is for blocked tasks, t for all of them.
+	for _, command := range []string{"9", "w", "t"} {
+		if err := os.WriteFile("/proc/sysrq-trigger", []byte(command), 0); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
 }
