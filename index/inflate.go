@@ -32,21 +32,27 @@ type blobReader struct {
 	n    int64
 	size int64 // announced; -1: not known
 	tell func(n int64)
+	err  error // for good: buffers drop an error that comes with bytes, and read on
 }
 
 func (b *blobReader) Read(p []byte) (int, error) {
+	if b.err != nil {
+		return 0, b.err
+	}
 	n, err := b.r.Read(p)
+	if b.size >= 0 && int64(n) > b.size-b.n {
+		n = int(b.size - b.n)
+		err = fmt.Errorf("the blob is longer than the %d bytes that its descriptor announces", b.size)
+	}
 	b.n += int64(n)
 	b.hash.Write(p[:n])
 	if b.tell != nil && n > 0 {
 		b.tell(int64(n))
 	}
-	if b.size >= 0 && b.n > b.size {
-		return n, fmt.Errorf("the blob is longer than the %d bytes that its descriptor announces", b.size)
+	if err == io.EOF && b.size > b.n || err == io.ErrUnexpectedEOF && b.size >= 0 {
+		err = fmt.Errorf("the blob ends after %d of %d bytes: %w", b.n, b.size, io.ErrUnexpectedEOF)
 	}
-	if err == io.EOF && b.size > b.n {
-		return n, fmt.Errorf("the blob ends after %d of %d bytes: %w", b.n, b.size, io.ErrUnexpectedEOF)
-	}
+	b.err = err
 	return n, err
 }
 
