@@ -20,7 +20,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/flatroot/flatroot/fsverity"
-	"github.com/flatroot/flatroot/oci"
 	"github.com/flatroot/flatroot/oci/ocitest"
 	"github.com/flatroot/flatroot/store"
 	"github.com/flatroot/flatroot/store/storetest"
@@ -434,5 +433,3 @@ func checkGoroutines(t *testing.T, before int) {
 	buf := make([]byte, 1<<20)
 	t.Errorf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, buf[:runtime.Stack(buf, true)])
 }
-
-var _ oci.Source = (*memSource)(nil)

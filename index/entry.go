@@ -3,6 +3,7 @@ package index
 import (
 	"fmt"
 	"io"
+	"strconv"
 
 	"github.com/flatroot/flatroot/tree"
 )
@@ -87,7 +88,8 @@ type Limits struct {
 	MaxLayerXattrBytes int64 // the same, all entries together; 256 MiB
 	MaxPAXBytes        int64 // bytes of an extension header or sparse map; 1 MiB
 	MaxRatio           int64 // of a tar over 1 GiB to its compressed blob; 500
-	MaxImageEntries    int64 // entries of all layers of an image; 4 Mi
+	MaxImageEntries    int64 // entries of all layers of an image, and directories made for them; 4 Mi
+	MaxImageMetadata   int64 // bytes kept of those entries until the image is made: names, targets, xattrs, small files; 192 MiB
 }
 
 // withDefaults returns l with its zero fields filled in.
@@ -106,6 +108,7 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.MaxPAXBytes, 1<<20)
 	fill(&l.MaxRatio, 500)
 	fill(&l.MaxImageEntries, defaultImageEntries)
+	fill(&l.MaxImageMetadata, defaultImageMetadata)
 	return l
 }
 
@@ -143,8 +146,17 @@ func (e *EntryError) Error() string {
 	if e.Name == "" {
 		return fmt.Sprintf("tar entry %d at byte %d: %v", e.Index, e.Offset, e.Err)
 	}
-	return fmt.Sprintf("tar entry %d, %q, at byte %d: %v", e.Index, e.Name, e.Offset, e.Err)
+	return fmt.Sprintf("tar entry %d, %s, at byte %d: %v", e.Index, quotePath(e.Name), e.Offset, e.Err)
 }
 
 // Unwrap returns what was wrong with the entry.
 func (e *EntryError) Unwrap() error { return e.Err }
+
+// quotePath quotes a path for a message, of a very long one its two ends.
+func quotePath(path string) string {
+	const ends = 100 // bytes
+	if len(path) <= 3*ends {
+		return strconv.Quote(path)
+	}
+	return strconv.Quote(path[:ends]) + "…" + strconv.Quote(path[len(path)-ends:])
+}

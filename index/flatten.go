@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/flatroot/flatroot/fsverity"
 	"github.com/flatroot/flatroot/tree"
@@ -54,7 +53,7 @@ var defaultDir = tree.Attr{Mode: tree.Directory | 0o755, Nlink: 2}
 
 // Flatten merges layers, lowest first, into one tree. An error names the layer, counted from 1, and its entry.
 func Flatten(ctx context.Context, layers []*Layer, o FlattenOptions) (*tree.Tree, error) {
-	m := &merger{t: tree.New(o.Algorithm, defaultDir), limit: cmp.Or(o.MaxEntries, defaultImageEntries)}
+	m := &merger{t: tree.New(o.Algorithm, defaultDir), rules: o.Rules, limit: cmp.Or(o.MaxEntries, defaultImageEntries)}
 	for i, l := range layers {
 		err := m.count(int64(l.Len()))
 		if err == nil {
@@ -76,8 +75,10 @@ func Flatten(ctx context.Context, layers []*Layer, o FlattenOptions) (*tree.Tree
 // merger puts entries into a tree.
 type merger struct {
 	t       *tree.Tree
+	rules   Rules
 	layer   *Layer
-	entries int64 // so far, and directories made for them
+	kept    []tree.Xattr // for reuse
+	entries int64        // so far, and directories made for them
 	limit   int64
 
 	// The directory of the entry before: entries of one directory mostly follow each other.
@@ -110,7 +111,7 @@ func each(ctx context.Context, l *Layer, f func(*Entry) error) error {
 			err = ctx.Err()
 		}
 		if err != nil {
-			return fmt.Errorf("entry %d, %q: %w", n, e.Name, err)
+			return fmt.Errorf("entry %d, %s: %w", n, quotePath(string(e.Name)), err)
 		}
 	}
 	return nil
@@ -259,7 +260,25 @@ func (m *merger) setDir(n tree.Node, e *Entry) error {
 	if err := m.t.SetAttr(n, m.attr(e)); err != nil {
 		return err
 	}
-	return m.t.SetXattrs(n, e.Xattrs)
+	return m.t.SetXattrs(n, m.xattrs(e))
+}
+
+// keptXattr is the only extended attribute that says the same on every machine.
+const keptXattr = "security.capability"
+
+// xattrs are those of an entry that stay. Dropping the others at once leaves the same as doing so at the end, and they need
+// not fit an image.
+func (m *merger) xattrs(e *Entry) []tree.Xattr {
+	if m.rules == Faithful1 {
+		return e.Xattrs
+	}
+	m.kept = m.kept[:0]
+	for _, x := range e.Xattrs {
+		if x.Name == keptXattr {
+			m.kept = append(m.kept, x)
+		}
+	}
+	return m.kept
 }
 
 func (m *merger) attr(e *Entry) tree.Attr {
@@ -271,7 +290,7 @@ func (m *merger) attr(e *Entry) tree.Attr {
 
 // fill gives a new node what its type has besides attributes.
 func (m *merger) fill(n tree.Node, e *Entry) error {
-	if err := m.t.SetXattrs(n, e.Xattrs); err != nil {
+	if err := m.t.SetXattrs(n, m.xattrs(e)); err != nil {
 		return err
 	}
 	switch e.Mode & tree.TypeMask {
@@ -297,9 +316,9 @@ func (m *merger) link(e *Entry, dir tree.Node, name []byte, exists bool) error {
 	case bytes.Equal(e.Link, e.Name):
 		return errors.New("hard link to itself")
 	case !ok:
-		return fmt.Errorf("hard link to %q, which does not exist", e.Link)
+		return fmt.Errorf("hard link to %s, which does not exist", quotePath(string(e.Link)))
 	case m.t.IsDir(target):
-		return fmt.Errorf("hard link to the directory %q", e.Link)
+		return fmt.Errorf("hard link to the directory %s", quotePath(string(e.Link)))
 	}
 	if exists {
 		old, _ := m.t.Lookup(dir, name)
@@ -308,7 +327,8 @@ func (m *merger) link(e *Entry, dir tree.Node, name []byte, exists bool) error {
 	return m.t.Link(dir, name, target)
 }
 
-// normalize makes of the merged tree the one that is booted: what depends on where and how an image was built goes.
+// normalize makes of the merged tree the one that is booted: what depends on where and how an image was built goes. Extended
+// attributes have gone already.
 func (m *merger) normalize() error {
 	t := m.t
 	if usr, ok := t.Lookup(tree.Root, []byte("usr")); ok && t.IsDir(usr) {
@@ -323,24 +343,6 @@ func (m *merger) normalize() error {
 		a, root := t.Attr(run), t.Attr(tree.Root)
 		a.MtimeSec, a.MtimeNsec = root.MtimeSec, root.MtimeNsec
 		if err := t.SetAttr(run, a); err != nil {
-			return err
-		}
-	}
-	return m.filterXattrs()
-}
-
-// keptXattr is the only extended attribute that says the same on every machine.
-const keptXattr = "security.capability"
-
-func (m *merger) filterXattrs() error {
-	t := m.t
-	for n := range tree.Node(t.Len()) {
-		set := t.XattrSet(n)
-		if set < 0 {
-			continue
-		}
-		xs := slices.DeleteFunc(t.Xattrs(n), func(x tree.Xattr) bool { return x.Name != keptXattr })
-		if err := t.SetXattrs(n, xs); err != nil {
 			return err
 		}
 	}

@@ -99,6 +99,7 @@ type importer struct {
 	src     oci.Source
 	img     *oci.Image
 	hashers *hashers
+	bounds  *bounds
 	report  Report
 	layers  []*importedLayer // distinct, in the image's order
 }
@@ -178,7 +179,7 @@ func newImporter(a fsverity.Algorithm, src oci.Source, o ImportOptions) *importe
 	if o.Progress == nil {
 		o.Progress = silent{}
 	}
-	return &importer{ImportOptions: o, src: src, report: Report{Name: o.Name, Algorithm: a, Rules: o.Rules, Format: 1}}
+	return &importer{ImportOptions: o, src: src, bounds: newBounds(o.Limits), report: Report{Name: o.Name, Algorithm: a, Rules: o.Rules, Format: 1}}
 }
 
 // tree reads all layers without a store.
@@ -305,7 +306,8 @@ func (im *importer) fetch(ctx context.Context, l *importedLayer) (err error) {
 	}
 	defer blob.Close()
 	j := &layerJob{
-		hashers: im.hashers, to: im.contents(), alg: im.report.Algorithm, limits: im.Limits, tell: tell, abort: abort,
+		hashers: im.hashers, to: im.contents(), alg: im.report.Algorithm, limits: im.Limits, bounds: im.bounds,
+		tell: tell, abort: abort,
 	}
 	if im.s != nil {
 		j.stream = stream.NewWriter(im.report.Algorithm, stream.OCILayer, stream.WriterOptions{Scratch: im.s.Scratch})

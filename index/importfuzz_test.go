@@ -91,7 +91,7 @@ func checkImport(t *testing.T, s *store.Store, tar []byte) {
 		if !bytes.Equal(b.Bytes(), tar) {
 			t.Fatal("the store gives back another tar")
 		}
-		if _, err := loadLayer(ctx, s, diffID, mustEntry(t, s, LayerEntry(diffID)), fuzzLimits); err != nil {
+		if _, err := loadLayer(ctx, s, diffID, mustEntry(t, s, LayerEntry(diffID)), fuzzLimits, newBounds(fuzzLimits)); err != nil {
 			t.Fatalf("read the stored layer: %v", err)
 		}
 	case errors.As(err, &entry) || compressed:

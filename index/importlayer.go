@@ -23,6 +23,7 @@ type layerJob struct {
 	to      contents
 	alg     fsverity.Algorithm
 	limits  Limits
+	bounds  *bounds        // of the image; nil: there is no other layer
 	stream  *stream.Writer // nil: nothing is stored
 	tell    func(n int64)  // compressed bytes read, for progress
 	abort   func()         // ends the reading of the blob, which may be waiting for a network; may be nil
@@ -43,12 +44,15 @@ type layerResult struct {
 // read reads a layer's blob to its end. size is the announced length, -1 if none was.
 func (j *layerJob) read(ctx context.Context, blob io.Reader, size int64) (*layerResult, error) {
 	j.limits = j.limits.withDefaults()
+	if j.bounds == nil {
+		j.bounds = newBounds(j.limits)
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if j.abort != nil {
 		defer context.AfterFunc(ctx, j.abort)()
 	}
-	in := startInflater(ctx, blob, size, j.limits, j.tell)
+	in := startInflater(ctx, blob, size, j)
 	e := startEncoder(j, cancel)
 	c := &cutter{job: j, ctx: ctx, in: in, parts: e.parts, diff: sha256.New()}
 	report, err := parseTar(c, j.limits, c.entry)
@@ -103,8 +107,7 @@ type cutter struct {
 const inlineMax = 32 << 10
 
 func (c *cutter) entry(e *Entry) error {
-	c.log.add(e)
-	return nil
+	return c.job.bounds.keep(c.log.add(e))
 }
 
 // fill gets the next chunk if the current one is used up.

@@ -46,7 +46,7 @@ func (im *importer) reuse(ctx context.Context, l *importedLayer) (bool, error) {
 		return false, err
 	}
 	im.Progress.Reused(l.Layer)
-	if l.tar, err = loadLayer(ctx, im.s, l.DiffID, id, im.Limits); err != nil {
+	if l.tar, err = loadLayer(ctx, im.s, l.DiffID, id, im.Limits, im.bounds); err != nil {
 		return false, err
 	}
 	l.id, l.objects = id, l.tar.refs

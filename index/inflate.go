@@ -22,9 +22,6 @@ const (
 	zst   = "zstd"
 )
 
-// zstdWindowMax is the largest window, in bytes, for which memory is given: what the zstd tool's decoder takes by default.
-const zstdWindowMax = 128 << 20
-
 // blobReader counts and hashes a blob's bytes as they are stored, and stops where the blob has more than were announced.
 type blobReader struct {
 	r    io.Reader
@@ -49,8 +46,11 @@ func (b *blobReader) Read(p []byte) (int, error) {
 	if b.tell != nil && n > 0 {
 		b.tell(int64(n))
 	}
-	if err == io.EOF && b.size > b.n || err == io.ErrUnexpectedEOF && b.size >= 0 {
+	switch {
+	case err == io.EOF && b.size > b.n, err == io.ErrUnexpectedEOF && b.size >= 0:
 		err = fmt.Errorf("the blob ends after %d of %d bytes: %w", b.n, b.size, io.ErrUnexpectedEOF)
+	case err == io.ErrUnexpectedEOF:
+		err = fmt.Errorf("the input breaks off after %d bytes: %w", b.n, err)
 	}
 	b.err = err
 	return n, err
@@ -65,14 +65,16 @@ type inflater struct {
 	chunks      chan *chunk
 	err         error // once chunks is closed
 	limits      Limits
+	bounds      *bounds
 	out         int64 // bytes of the tar
 }
 
-func startInflater(ctx context.Context, r io.Reader, size int64, l Limits, tell func(int64)) *inflater {
+func startInflater(ctx context.Context, r io.Reader, size int64, j *layerJob) *inflater {
 	in := &inflater{
-		blob:   &blobReader{r: r, hash: sha256.New(), size: size, tell: tell},
+		blob:   &blobReader{r: r, hash: sha256.New(), size: size, tell: j.tell},
 		chunks: make(chan *chunk, 4),
-		limits: l,
+		limits: j.limits,
+		bounds: j.bounds,
 	}
 	go func() {
 		in.err = in.run(ctx)
@@ -83,11 +85,11 @@ func startInflater(ctx context.Context, r io.Reader, size int64, l Limits, tell 
 
 func (in *inflater) run(ctx context.Context) error {
 	buf := bufio.NewReaderSize(in.blob, chunkBytes)
-	first, err := buf.Peek(6)
+	first, err := buf.Peek(zstd.HeaderMaxSize)
 	if err != nil && err != io.EOF {
 		return err
 	}
-	tar, done, err := in.decompressor(buf, first)
+	tar, done, err := in.decompressor(ctx, buf, first)
 	if err != nil {
 		return err
 	}
@@ -107,8 +109,9 @@ func (in *inflater) run(ctx context.Context) error {
 		switch err {
 		case nil:
 		case io.EOF, io.ErrUnexpectedEOF:
-			// ReadFull says ErrUnexpectedEOF for a short last chunk; a tar cut short by its carrier says something else.
-			return in.drained(buf, err)
+			// ReadFull says ErrUnexpectedEOF for a short last chunk. A blob cut short says something else, endReader and
+			// blobReader see to that.
+			return in.drained(buf)
 		default:
 			return in.explain(err)
 		}
@@ -129,7 +132,7 @@ func (e endReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (in *inflater) decompressor(buf *bufio.Reader, first []byte) (io.Reader, func(), error) {
+func (in *inflater) decompressor(ctx context.Context, buf *bufio.Reader, first []byte) (io.Reader, func(), error) {
 	switch {
 	case bytes.HasPrefix(first, []byte{0x1f, 0x8b}):
 		in.compression = gz
@@ -140,17 +143,26 @@ func (in *inflater) decompressor(buf *bufio.Reader, first []byte) (io.Reader, fu
 		return endReader{r}, func() { _ = r.Close() }, nil
 	case isZstd(first):
 		in.compression = zst
-		r, err := zstd.NewReader(buf, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(zstdWindowMax))
-		if err != nil {
-			return nil, nil, in.explain(err)
-		}
-		return endReader{r}, r.Close, nil
+		return in.zstd(ctx, buf, first)
 	}
 	if name := foreignCompression(first); name != "" {
 		return nil, nil, fmt.Errorf("the layer is compressed with %s; gzip, zstd and plain tars can be read", name)
 	}
 	in.compression = plain
-	return endReader{buf}, func() {}, nil
+	return buf, func() {}, nil
+}
+
+func (in *inflater) zstd(ctx context.Context, buf *bufio.Reader, first []byte) (io.Reader, func(), error) {
+	window, done, err := in.bounds.zstdWindow(ctx, first)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := zstd.NewReader(buf, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(window))
+	if err != nil {
+		done()
+		return nil, nil, in.explain(err)
+	}
+	return endReader{r}, func() { r.Close(); done() }, nil
 }
 
 // isZstd knows a zstd frame, and the skippable frames that may come before it (RFC 8878, 3.1).
@@ -185,7 +197,7 @@ func (in *inflater) check(n int64) error {
 const ratioFrom = 1 << 30
 
 // drained makes sure that the whole blob was read and that nothing follows what was decompressed.
-func (in *inflater) drained(buf *bufio.Reader, _ error) error {
+func (in *inflater) drained(buf *bufio.Reader) error {
 	n, err := buf.Discard(1)
 	switch {
 	case err != nil && err != io.EOF:

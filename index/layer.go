@@ -75,7 +75,8 @@ const (
 	logObject
 )
 
-func (g *entryLog) add(e *Entry) {
+// add appends an entry and tells how many bytes it takes.
+func (g *entryLog) add(e *Entry) int {
 	// A block takes whole entries; the largest entry alone may be larger than a block.
 	need := entrySize(e)
 	if last := len(g.blocks) - 1; last < 0 || cap(g.blocks[last])-len(g.blocks[last]) < need {
@@ -86,8 +87,10 @@ func (g *entryLog) add(e *Entry) {
 		g.blocks = append(g.blocks, make([]byte, 0, max(size, need)))
 	}
 	b := &g.blocks[len(g.blocks)-1]
+	before := len(*b)
 	*b = appendEntry(*b, e)
 	g.n++
+	return len(*b) - before
 }
 
 // entrySize bounds the length of what appendEntry appends.

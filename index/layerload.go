@@ -108,7 +108,7 @@ func tarDigest(ctx context.Context, s *store.Store, id fsverity.Digest, w io.Wri
 
 // loadLayer reads the entries of a layer that the store has. Contents are not read, but for sparse files and for layers
 // that are stored uncut.
-func loadLayer(ctx context.Context, s *store.Store, d oci.DiffID, id fsverity.Digest, limits Limits) (*Layer, error) {
+func loadLayer(ctx context.Context, s *store.Store, d oci.DiffID, id fsverity.Digest, limits Limits, b *bounds) (*Layer, error) {
 	l, err := openLayer(s, id)
 	if err != nil {
 		return nil, err
@@ -123,11 +123,13 @@ func loadLayer(ctx context.Context, s *store.Store, d oci.DiffID, id fsverity.Di
 		if err != nil {
 			return nil, fmt.Errorf("layer stream %s: %w", id, err)
 		}
-		return loadUncut(ctx, l, l.Object(in.chunk.Object), d, limits)
+		return loadUncut(ctx, l, l.Object(in.chunk.Object), d, limits, b)
 	}
 	in.layer.refs = l.NumObjects()
 	_, err = parseTar(in, limits, func(e *Entry) error {
-		in.layer.entries.add(e)
+		if err := b.keep(in.layer.entries.add(e)); err != nil {
+			return err
+		}
 		return ctx.Err()
 	})
 	if err != nil {
@@ -246,7 +248,7 @@ func (in *streamInput) Sparse(stored int64, m []segment, size int64) (int, []byt
 }
 
 // loadUncut reads the entries of a layer whose tar is stored as one object.
-func loadUncut(ctx context.Context, l *storedLayer, tar fsverity.Digest, d oci.DiffID, limits Limits) (*Layer, error) {
+func loadUncut(ctx context.Context, l *storedLayer, tar fsverity.Digest, d oci.DiffID, limits Limits, b *bounds) (*Layer, error) {
 	f, err := l.open(tar)
 	if err != nil {
 		return nil, fmt.Errorf("open the tar of layer %s: %w", d, err)
@@ -255,7 +257,8 @@ func loadUncut(ctx context.Context, l *storedLayer, tar fsverity.Digest, d oci.D
 	to := hashed{l.Algorithm()}
 	h := startHashers(to)
 	defer h.stop()
-	r, err := (&layerJob{hashers: h, to: to, alg: l.Algorithm(), limits: limits}).read(ctx, io.NewSectionReader(f, 0, l.Size()), -1)
+	j := &layerJob{hashers: h, to: to, alg: l.Algorithm(), limits: limits, bounds: b}
+	r, err := j.read(ctx, io.NewSectionReader(f, 0, l.Size()), -1)
 	if err != nil {
 		return nil, fmt.Errorf("tar of layer %s: %w", d, err)
 	}

@@ -167,7 +167,7 @@ func (c *ruleCase) checkReloaded(t *testing.T, s *store.Store, src oci.Source) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l, err := loadLayer(ctx, s, d, id, Limits{})
+		l, err := loadLayer(ctx, s, d, id, Limits{}, newBounds(Limits{}))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -45,6 +45,8 @@ func limits() []limit {
 	return []limit{
 		{"max-entries", "more than `N` entries of a layer", "2M", func(l *index.Limits) *int64 { return &l.MaxEntries }},
 		{"max-image-entries", "more than `N` entries of all layers of an image", "4M", func(l *index.Limits) *int64 { return &l.MaxImageEntries }},
+		{"max-image-metadata", "more than `N` bytes of names, targets, extended attributes and small files of an image", "192M",
+			func(l *index.Limits) *int64 { return &l.MaxImageMetadata }},
 		{"max-file-size", "more than `N` bytes of a file, holes counted", "64G", func(l *index.Limits) *int64 { return &l.MaxFileSize }},
 		{"max-layer-size", "more than `N` bytes of a layer, uncompressed", "256G", func(l *index.Limits) *int64 { return &l.MaxLayerSize }},
 		{"max-xattrs", "more than `N` extended attributes of an entry", "256", func(l *index.Limits) *int64 { return &l.MaxXattrs }},
