@@ -91,7 +91,7 @@ func TestAgainstComposefsInfo(t *testing.T) {
 			for _, format := range []Format{Format0, Format1} {
 				img, _, err := writeImage(tr, WriteOptions{Format: format})
 				if errors.Is(err, ErrUnwritable) {
-					t.Skipf("skipped: %v", err)
+					return // a vector that has no image, which TestVectors looks at
 				}
 				got, want := readBytes(t, img), composefsInfo(t, info, img)
 				got.Canonicalize()
