@@ -112,14 +112,14 @@ func (c *content) finish(d fsverity.Digest, isNew bool, err error) {
 	close(c.done)
 }
 
-// job is a content with its bytes: whole, in memory that a chunk or a buffer owns, or as they come.
+// job is a content with its bytes, in memory that a chunk or a buffer owns.
 type job struct {
-	c         *content
-	whole     []byte
-	owner     *chunk
-	stretches <-chan stretch
+	c     *content
+	whole []byte
+	owner *chunk
 }
 
+// stretch is a part of a content that is too large to be gathered.
 type stretch struct {
 	b     []byte
 	owner *chunk
@@ -152,16 +152,18 @@ func (h *hashers) stop() {
 }
 
 func (h *hashers) run(j job) {
-	if j.stretches != nil {
-		j.c.finish(h.stream(j.c.size, j.stretches))
-		return
-	}
 	d, isNew, err := h.to.put(j.whole)
 	h.bytes.Release(int64(len(j.whole)))
 	if j.owner != nil {
 		j.owner.release()
 	}
 	j.c.finish(d, isNew, err)
+}
+
+// start hashes a content that comes in stretches, apart from the pool: its layer may be waiting for a network, and must not
+// hold up the others meanwhile.
+func (h *hashers) start(c *content, stretches <-chan stretch) {
+	h.wg.Go(func() { c.finish(h.stream(c.size, stretches)) })
 }
 
 // stream writes a large file. It takes all stretches, even after an error, so that who sends them never waits in vain. A file
@@ -192,10 +194,6 @@ func (h *hashers) submit(ctx context.Context, j job) error {
 	if err := h.bytes.Acquire(ctx, int64(len(j.whole))); err != nil {
 		return err
 	}
-	return h.queue(ctx, j)
-}
-
-func (h *hashers) queue(ctx context.Context, j job) error {
 	select {
 	case h.jobs <- j:
 		return nil

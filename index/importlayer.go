@@ -101,7 +101,12 @@ type cutter struct {
 	parts  chan<- part
 	number int // of the next content
 	log    entryLog
+	large  [largeAtOnce]*content // the last ones
+	next   int                   // of large
 }
+
+// largeAtOnce is how many large files of a layer are being written: one comes in, others may wait for the disk.
+const largeAtOnce = 2
 
 // inlineMax bounds the bytes that are gathered before they go to the encoder.
 const inlineMax = 32 << 10
@@ -241,12 +246,13 @@ func short(err error) error {
 
 // stream passes a large file on as it comes.
 func (c *cutter) stream(content *content) error {
+	if before := c.large[c.next]; before != nil {
+		<-before.done
+	}
+	c.large[c.next], c.next = content, (c.next+1)%largeAtOnce
 	stretches := make(chan stretch, 2)
 	defer close(stretches)
-	if err := c.job.hashers.queue(c.ctx, job{c: content, stretches: stretches}); err != nil {
-		content.finish(fsverity.Digest{}, false, errGivenUp)
-		return err
-	}
+	c.job.hashers.start(content, stretches)
 	for left := content.size; left > 0; {
 		b, err := c.take(left)
 		if err != nil {
