@@ -29,6 +29,9 @@ func (b *bounds) keep(n int) error {
 		"--max-image-metadata")
 }
 
+// drop takes back what was counted.
+func (b *bounds) drop(n int) { b.metadata.Add(-int64(n)) }
+
 const (
 	// smallWindow is the largest zstd window, in bytes, that every layer may have: all of the levels that need no --ultra
 	// have it, and RFC 8878, 3.1.1.1.2, recommends that decoders support it.

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -107,7 +108,7 @@ func tarDigest(ctx context.Context, s *store.Store, id fsverity.Digest, w io.Wri
 }
 
 // loadLayer reads the entries of a layer that the store has. Contents are not read, but for sparse files and for layers
-// that are stored uncut.
+// that are stored uncut, or cut elsewhere by another tool.
 func loadLayer(ctx context.Context, s *store.Store, d oci.DiffID, id fsverity.Digest, limits Limits, b *bounds) (*Layer, error) {
 	l, err := openLayer(s, id)
 	if err != nil {
@@ -117,23 +118,33 @@ func loadLayer(ctx context.Context, s *store.Store, d oci.DiffID, id fsverity.Di
 	if l.Type() != stream.OCILayer {
 		return nil, fmt.Errorf("layer stream %s: content type %s, not a layer's", id, l.Type())
 	}
-	in := &streamInput{l: l, chunks: l.Chunks(), ctx: ctx, layer: newLayer(s.Algorithm(), d)}
-	defer in.chunks.Close()
-	if uncut, err := in.start(); err != nil || uncut {
-		if err != nil {
-			return nil, fmt.Errorf("layer stream %s: %w", id, err)
-		}
-		return loadUncut(ctx, l, l.Object(in.chunk.Object), d, limits, b)
+	layer, err := l.loadCut(ctx, d, limits, b)
+	if errors.Is(err, errCut) {
+		layer, err = l.loadWhole(ctx, d, limits, b)
 	}
-	in.layer.refs = l.NumObjects()
-	_, err = parseTar(in, limits, func(e *Entry) error {
-		if err := b.keep(in.layer.entries.add(e)); err != nil {
-			return err
-		}
-		return ctx.Err()
-	})
 	if err != nil {
 		return nil, fmt.Errorf("layer stream %s: %w", id, err)
+	}
+	layer.refs = l.NumObjects()
+	return layer, nil
+}
+
+// loadCut reads headers and small files alone. It gives errCut if it can't tell them from the rest.
+func (l *storedLayer) loadCut(ctx context.Context, d oci.DiffID, limits Limits, b *bounds) (*Layer, error) {
+	in := &streamInput{l: l, chunks: l.Chunks(), ctx: ctx, layer: newLayer(l.Algorithm(), d)}
+	defer in.chunks.Close()
+	if err := in.start(); err != nil {
+		return nil, err
+	}
+	kept := 0
+	_, err := parseTar(in, limits, func(e *Entry) error {
+		n := in.layer.entries.add(e)
+		kept += n
+		return cmp.Or(b.keep(n), ctx.Err())
+	})
+	if err != nil {
+		b.drop(kept)
+		return nil, err
 	}
 	return in.layer, nil
 }
@@ -149,11 +160,12 @@ type streamInput struct {
 }
 
 // start looks at the first chunk. A tar begins with a header, so an object there is a whole tar.
-func (in *streamInput) start() (uncut bool, err error) {
-	if err := in.next(); err != nil {
-		return false, err
+func (in *streamInput) start() error {
+	err := in.next()
+	if err == nil && !in.atEnd && in.chunk.Object >= 0 {
+		err = errCut
 	}
-	return !in.atEnd && in.chunk.Object >= 0, nil
+	return err
 }
 
 func (in *streamInput) next() error {
@@ -247,24 +259,20 @@ func (in *streamInput) Sparse(stored int64, m []segment, size int64) (int, []byt
 	return in.layer.objects.add(c.digest), nil, nil
 }
 
-// loadUncut reads the entries of a layer whose tar is stored as one object.
-func loadUncut(ctx context.Context, l *storedLayer, tar fsverity.Digest, d oci.DiffID, limits Limits, b *bounds) (*Layer, error) {
-	f, err := l.open(tar)
-	if err != nil {
-		return nil, fmt.Errorf("open the tar of layer %s: %w", d, err)
-	}
-	defer f.Close()
+// loadWhole reads the whole tar that the stream gives, and hashes all contents anew.
+func (l *storedLayer) loadWhole(ctx context.Context, d oci.DiffID, limits Limits, b *bounds) (*Layer, error) {
+	tar, w := io.Pipe()
+	defer tar.Close()
+	go func() { w.CloseWithError(l.writeTar(ctx, w)) }()
 	to := hashed{l.Algorithm()}
 	h := startHashers(to)
 	defer h.stop()
-	j := &layerJob{hashers: h, to: to, alg: l.Algorithm(), limits: limits, bounds: b}
-	r, err := j.read(ctx, io.NewSectionReader(f, 0, l.Size()), -1)
+	r, err := (&layerJob{hashers: h, to: to, alg: l.Algorithm(), limits: limits, bounds: b}).read(ctx, tar, -1)
 	if err != nil {
-		return nil, fmt.Errorf("tar of layer %s: %w", d, err)
+		return nil, err
 	}
 	if r.diffID != d {
 		return nil, &oci.DigestError{What: "tar of the layer", Want: digest.Digest(d), Got: digest.Digest(r.diffID)}
 	}
-	r.layer.refs = l.NumObjects()
 	return r.layer, nil
 }
