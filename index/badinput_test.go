@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -92,21 +93,10 @@ const (
 	goodText   = "dir etc\nfile etc/good size=100"
 )
 
-// badBlobs are blobs that are not what somebody says.
-func badBlobs(t *testing.T) []badImage {
+// badClaims are blobs and tars of which manifest or config say something else.
+func badClaims(t *testing.T) []badImage {
 	sample := text(t, goodText, sampleText)
 	other := digest.FromString("other")
-	var window bytes.Buffer
-	w, err := zstd.NewWriter(&window, zstd.WithWindowSize(256<<20), zstd.WithSingleSegment(false))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write(sample[1]); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
 	return []badImage{
 		{name: "blob digest", layers: sample, source: func(s *memSource) {
 			blob := gzipped(sample[1]) // the tar is right, the blob is another one
@@ -125,20 +115,30 @@ func badBlobs(t *testing.T) []badImage {
 			m.EditConfig = func(c *ocispec.Image) { c.RootFS.DiffIDs[1] = other }
 		}, err: []string{"layer 2 (sha256:", "want " + other.String()}},
 		{name: "diffID that is the blob's digest", layers: sample, image: func(m *ocitest.Image) {
-			var blobs []digest.Digest
-			m.EditConfig = func(c *ocispec.Image) {
-				b, err := ocitest.Image{Layers: m.Layers[1:]}.Build()
-				if err != nil {
-					t.Fatal(err)
-				}
-				blobs = append(c.RootFS.DiffIDs[:1:1], b.Find("layer").Descriptor.Digest)
-				c.RootFS.DiffIDs = blobs
+			b, err := m.Build()
+			if err != nil {
+				t.Fatal(err)
 			}
+			m.EditConfig = func(c *ocispec.Image) { c.RootFS.DiffIDs[1] = b.Blobs[1].Descriptor.Digest }
 		}, err: []string{"layer 2 (sha256:", "the config's diffID"}},
 		{name: "diffIDs exchanged", layers: sample, image: func(m *ocitest.Image) {
 			m.EditConfig = func(c *ocispec.Image) { slices.Reverse(c.RootFS.DiffIDs) }
 		}, err: []string{"the config's diffID"}},
+	}
+}
 
+// badData are blobs that can't be decompressed, or not to a tar.
+func badData(t *testing.T) []badImage {
+	sample := text(t, goodText, sampleText)
+	var window bytes.Buffer
+	w, err := zstd.NewWriter(&window, zstd.WithWindowSize(256<<20), zstd.WithSingleSegment(false))
+	if err == nil {
+		_, err = w.Write(sample[1])
+	}
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return []badImage{
 		{name: "gzip cut short", layers: sample, blob: cut(20), err: []string{"layer 2", "the compressed data ends in the middle"}},
 		{name: "gzip without its trailer", layers: sample, blob: cut(8), err: []string{"layer 2", "the compressed data ends in the middle"}},
 		{name: "gzip of ten bytes", layers: sample, blob: func(b []byte) []byte { return b[:10] }, err: []string{"layer 2", "the compressed data ends in the middle"}},
@@ -171,15 +171,20 @@ func badBlobs(t *testing.T) []badImage {
 		{name: "bzip2", layers: sample, blob: replaced("BZh91AY&SY"), err: []string{"layer 2", "compressed with bzip2"}},
 		{name: "lz4", layers: sample, blob: replaced("\x04\x22\x4d\x18rest"), err: []string{"layer 2", "compressed with lz4"}},
 		{name: "a web page", layers: sample, blob: replaced("<html><body>502 Bad Gateway</body></html>"), err: []string{"layer 2", "the tar ends inside the header"}},
+	}
+}
 
+// badLengths are blobs of another length than announced, and such as break off.
+func badLengths(t *testing.T) []badImage {
+	sample := text(t, goodText, sampleText)
+	other := digest.FromString("other")
+	return []badImage{
 		{name: "blob shorter than announced", layers: sample, source: serve(cut(1)), err: []string{"layer 2", "the blob ends after", "unexpected EOF"}},
 		{name: "empty blob instead", layers: sample, source: serve(replaced("")), err: []string{"layer 2", "the blob ends after 0 of"}},
 		{name: "blob longer than announced", layers: sample, source: serve(tail("x")), err: []string{"layer 2", "the blob is longer than the"}},
 		{name: "plain tar shorter than announced", layers: sample, as: ocitest.None, source: serve(cut(512)), err: []string{"layer 2", "the blob ends after"}},
 		{name: "plain tar longer than announced", layers: sample, as: ocitest.None, source: serve(tail(strings.Repeat("\x00", 512))), err: []string{"layer 2", "the blob is longer than the"}},
-		{name: "blob without an end", layers: sample, as: ocitest.None, source: func(s *memSource) {
-			s.open[last(s).Descriptor.Digest] = func(context.Context) io.ReadCloser { return io.NopCloser(zeroReader{}) }
-		}, err: []string{"layer 2", "the blob is longer than the"}},
+		{name: "blob that goes on for long", layers: sample, as: ocitest.None, source: serve(tail(strings.Repeat("\x00", 32<<20))), err: []string{"layer 2", "the blob is longer than the"}},
 		{name: "descriptor's size too small", layers: sample, image: func(m *ocitest.Image) {
 			m.EditManifest = func(m *ocispec.Manifest) { m.Layers[1].Size-- }
 		}, err: []string{"layer 2", "the blob is longer than the"}},
@@ -191,13 +196,6 @@ func badBlobs(t *testing.T) []badImage {
 		{name: "connection lost in a large file", layers: sample, as: ocitest.None, source: brokenBlob(1000000, io.ErrUnexpectedEOF), err: []string{"layer 2", `"usr/huge"`, "unexpected EOF"}},
 		{name: "no blob", layers: sample, source: func(s *memSource) { last(s).Descriptor.Digest = other }, err: []string{"layer 2", "no blob sha256:"}},
 	}
-}
-
-type zeroReader struct{}
-
-func (zeroReader) Read(p []byte) (int, error) {
-	clear(p)
-	return len(p), nil
 }
 
 func gzipped(b []byte) []byte {
@@ -292,7 +290,7 @@ func bombs(t *testing.T) []badImage {
 // TestBadImages imports what must be refused. The error names layer and entry; the store has no name for anything but
 // layers that are whole, and nothing unfinished; and a good image can be imported after it.
 func TestBadImages(t *testing.T) {
-	images := slices.Concat(badBlobs(t), badTrees(t), badEntries(t), bombs(t))
+	images := slices.Concat(badClaims(t), badData(t), badLengths(t), badTrees(t), badEntries(t), bombs(t))
 	if n := len(images) + len(badTars()); n < 60 {
 		t.Errorf("only %d cases", n)
 	}
@@ -432,4 +430,24 @@ func checkGoroutines(t *testing.T, before int) {
 	}
 	buf := make([]byte, 1<<20)
 	t.Errorf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, buf[:runtime.Stack(buf, true)])
+}
+
+// TestBlobWithoutEnd reads a blob that goes on for ever, in the ways of buffers, which drop an error that comes with all the
+// bytes that they asked for.
+func TestBlobWithoutEnd(t *testing.T) {
+	b := &blobReader{r: zeroReader{}, hash: sha256.New(), size: 1000}
+	p := make([]byte, 4096)
+	for range 3 {
+		n, err := io.ReadFull(b, p)
+		if b.n != 1000 || n > 1000 || !errorIs(err, "the blob is longer than the 1000 bytes") {
+			t.Errorf("%d bytes, %d in all: %v", n, b.n, err)
+		}
+	}
+}
+
+type zeroReader struct{}
+
+func (zeroReader) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
 }
