@@ -110,10 +110,31 @@ func TestFirstCause(t *testing.T) {
 // TestStalledLayer has a layer that is at fault before its server falls silent.
 func TestStalledLayer(t *testing.T) {
 	src := newSource(t, ocitest.Image{Layers: text(t, "type V bad\nfile a size=3000000"), Compression: []ocitest.Compression{ocitest.None}})
-	src.stall(0, 1_000_000, nil)
+	src.stall(0, chunkBytes+1000, nil) // in the second chunk, while the first is being cut
 	s := storetest.New(t, store.InitOptions{})
 	_, err := Import(context.Background(), s, src, ImportOptions{Image: writeImage, Name: "image"})
 	checkError(t, err, []string{"layer 1 (", "entry type 'V'"})
+}
+
+// TestCutContents cuts tars within contents of all sizes: the error says where, whoever comes to know of it first, and no
+// part of a file becomes an object.
+func TestCutContents(t *testing.T) {
+	h := startHashers(hashed{fsverity.SHA256})
+	defer h.stop()
+	for _, size := range []int{65, 5000, 600_000, 3_000_000} {
+		tar := buildTar(t, fmt.Sprintf("file a size=%d", size))[:tarBlock+size/2]
+		for range 100 {
+			_, err := (&layerJob{hashers: h, to: h.to, alg: fsverity.SHA256}).read(context.Background(), newReader(tar), -1)
+			checkError(t, err, []string{`tar entry 1, "a", at byte 0: read content: unexpected EOF`})
+		}
+		s := storetest.New(t, store.InitOptions{})
+		src := newSource(t, ocitest.Image{Layers: [][]byte{tar}})
+		_, err := Import(context.Background(), s, src, ImportOptions{Image: writeImage, Name: "image"})
+		checkError(t, err, []string{"layer 1 (", `tar entry 1, "a", at byte 0: read content: unexpected EOF`})
+		for o, err := range s.Objects() {
+			t.Errorf("object of %d bytes, %v", o.Size, err)
+		}
+	}
 }
 
 // TestConcurrent imports one image, and another with the same layers, many times at once into one store.
