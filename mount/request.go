@@ -49,9 +49,9 @@ const (
 	ModeAuto Mode = ""
 	// ModeNative is EROFS and overlayfs in the kernel.
 	ModeNative Mode = "native"
-	// ModeHybrid is reserved: metadata by FUSE, content by overlayfs.
+	// ModeHybrid is metadata by FUSE, content by overlayfs in the kernel.
 	ModeHybrid Mode = "hybrid"
-	// ModeFUSE is reserved: everything by FUSE.
+	// ModeFUSE is everything by FUSE.
 	ModeFUSE Mode = "fuse"
 )
 
@@ -79,6 +79,14 @@ type Request struct {
 	NoDev        bool
 	NoExec       bool
 	SealLimit    int64 // largest image copied into sealed memory, bytes; 0: 1 GiB
+
+	Upper, Work *os.File  // directories of a writable layer, on one file system; both or neither
+	Transient   bool      // a writable layer in memory, gone with the mount; not with Upper
+	IDMap       *os.File  // a user namespace, through whose maps the tree's owners are shown
+	Check       bool      // all objects that the image names must exist
+	Passthrough bool      // ModeFUSE: let the kernel read objects once they are open
+	AllowOther  bool      // a mount made by fusermount3 is for other users too; all others are for all
+	Start       StartFunc // starts FUSE servers; nil: there are none, so neither ModeHybrid nor ModeFUSE
 }
 
 // defaultSealLimit keeps the sealed copy of an image within what any machine
