@@ -82,6 +82,7 @@ type Request struct {
 
 	Upper, Work *os.File  // directories of a writable layer, on one file system; both or neither
 	Transient   bool      // a writable layer in memory, gone with the mount; not with Upper
+	ReadOnly    bool      // not to be written, even with a writable layer
 	IDMap       *os.File  // a user namespace, through whose maps the tree's owners are shown
 	Check       bool      // all objects that the image names must exist
 	Passthrough bool      // ModeFUSE: let the kernel read objects once they are open
@@ -145,7 +146,7 @@ func OpenImage(path string) (*os.File, error) {
 func OpenObjects(paths ...string) ([]*os.File, error) {
 	var dirs []*os.File
 	for _, p := range paths {
-		d, err := os.OpenFile(p, os.O_RDONLY|unix.O_DIRECTORY, 0)
+		d, err := openDirectory(p)
 		if err != nil {
 			closeAll(dirs)
 			return nil, fmt.Errorf("open object directory: %w", err)
@@ -153,6 +154,10 @@ func OpenObjects(paths ...string) ([]*os.File, error) {
 		dirs = append(dirs, d)
 	}
 	return dirs, nil
+}
+
+func openDirectory(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY, 0)
 }
 
 func closeAll(files []*os.File) {
