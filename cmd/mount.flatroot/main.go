@@ -15,7 +15,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -38,33 +37,45 @@ func main() {
 
 // run is main without the process: args[0] chooses the dialect.
 func run(args []string, stdout, stderr io.Writer) int {
-	d := flatrootDialect
-	if filepath.Base(args[0]) == composefsDialect.String() {
-		d = composefsDialect
-	}
-	c, err := parseArgs(args[1:], d)
-	if err == nil && c.help {
-		fmt.Fprintf(stdout, usageText, d)
-		return exitOK
-	}
-	if err == nil {
-		err = runMount(context.Background(), c, stderr)
+	d := dialectOf(args[0])
+	var err error
+	if d == umountDialect {
+		err = umountMain(args[1:], stdout)
+	} else {
+		err = mountMain(args[1:], d, stdout, stderr)
 	}
 	if err == nil {
 		return exitOK
 	}
-	// One line, whatever the kernel or a joined error put into it.
-	fmt.Fprintf(stderr, "%s: %s\n", d, strings.ReplaceAll(err.Error(), "\n", "; "))
+	talk(stderr, d, err.Error())
 	if d == composefsDialect {
 		return exitUsage
 	}
 	return exitCode(err)
 }
 
+// talk prints one line, whatever the kernel or a joined error put into it.
+func talk(stderr io.Writer, d dialect, text string) {
+	fmt.Fprintf(stderr, "%s: %s\n", d, strings.ReplaceAll(text, "\n", "; "))
+}
+
+func mountMain(args []string, d dialect, stdout, stderr io.Writer) error {
+	c, err := parseArgs(args, d)
+	if err != nil {
+		return err
+	}
+	if c.help {
+		_, err := io.WriteString(stdout, usage(d))
+		return err
+	}
+	return runMount(context.Background(), c, stdout, func(text string) { talk(stderr, d, text) })
+}
+
 func exitCode(err error) int {
 	var u *usageError
+	var o *mount.OptionError
 	switch {
-	case errors.As(err, &u), errors.Is(err, fs.ErrPermission):
+	case errors.As(err, &u), errors.As(err, &o), errors.Is(err, fs.ErrPermission):
 		return exitUsage
 	case errors.Is(err, mount.ErrNoLoop), errors.Is(err, unix.ENOMEM),
 		errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
@@ -73,14 +84,18 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-func runMount(ctx context.Context, c *command, stderr io.Writer) error {
-	say := func(text string) { fmt.Fprintf(stderr, "%s: %s\n", c.dialect, text) }
+func runMount(ctx context.Context, c *command, stdout io.Writer, say func(string)) error {
 	w, err := resolve(c, func() { say("waiting for the store, which another command has locked") })
 	if err != nil {
 		return err
 	}
 	defer w.Close()
-	p, err := makePlan(w.request(c))
+	r, err := w.request(c)
+	if err != nil {
+		return err
+	}
+	defer r.CloseOptions()
+	p, err := makePlan(r)
 	if err != nil {
 		return err
 	}
@@ -90,15 +105,27 @@ func runMount(ctx context.Context, c *command, stderr io.Writer) error {
 		}
 	}
 	if c.fake {
-		return nil
+		return c.printPlan(p, stdout)
 	}
 	if err := do(ctx, p, c); err != nil {
 		return err
 	}
-	if c.verbose {
-		say(c.spec + " on " + c.dir + ": " + p.Verification.Explain())
-	}
+	c.report(p, say)
 	return nil
+}
+
+// report says what was reached: when asked, and without being asked when it is
+// less than the options suggest. mount.composefs is silent.
+func (c *command) report(p *mount.Plan, say func(string)) {
+	quiet := c.dialect == composefsDialect
+	if c.options.ReadOnlyAnyway() && !quiet {
+		say(c.spec + " is mounted read-only: there is no writable layer (upperdir= or transient)")
+	}
+	tried := c.options.Policy() == mount.Auto && !c.options.TryVerity
+	weak := tried && !p.Verification.Full() && len(p.Verification.Why) > 0
+	if c.verbose || weak && !quiet {
+		say(fmt.Sprintf("%s on %s, mode %s: %s", c.spec, c.dir, p.Mode, p.Verification.Explain()))
+	}
 }
 
 func makePlan(r mount.Request) (*mount.Plan, error) {

@@ -17,9 +17,9 @@ func do(ctx context.Context, p *mount.Plan, c *command) error {
 	if c.namespace == "" {
 		return p.Do(ctx)
 	}
-	ns, err := os.Open(c.namespace)
+	ns, err := openNamespace(c.namespace)
 	if err != nil {
-		return fmt.Errorf("open mount namespace: %w", err)
+		return err
 	}
 	defer ns.Close()
 	m, err := p.Detach(ctx)
@@ -27,12 +27,33 @@ func do(ctx context.Context, p *mount.Plan, c *command) error {
 		return err
 	}
 	defer m.Close()
-	return attachIn(ns, m, c.dir)
+	if err := enter(ns); err != nil {
+		return err
+	}
+	return mount.Attach(m, c.dir)
 }
 
-// attachIn enters ns with this goroutine's thread alone and never gives the
-// thread back: the process ends soon, and with it the thread.
-func attachIn(ns, m *os.File, dir string) error {
+func openNamespace(path string) (*os.File, error) {
+	ns, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open mount namespace: %w", err)
+	}
+	return ns, nil
+}
+
+// enterNamespace is enter by path.
+func enterNamespace(path string) error {
+	ns, err := openNamespace(path)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return enter(ns)
+}
+
+// enter takes this goroutine's thread alone to a mount namespace and never gives
+// the thread back: the process ends soon, and with it the thread.
+func enter(ns *os.File) error {
 	runtime.LockOSThread()
 	// A thread that shares root and working directory with others can't change
 	// its mount namespace (setns(2)).
@@ -42,5 +63,5 @@ func attachIn(ns, m *os.File, dir string) error {
 	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("enter mount namespace %s: %w", ns.Name(), err)
 	}
-	return mount.Attach(m, dir)
+	return nil
 }

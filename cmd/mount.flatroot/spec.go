@@ -25,28 +25,24 @@ func (w *wanted) Close() {
 	}
 }
 
-func (w *wanted) request(c *command) mount.Request {
-	return mount.Request{
-		Image:        w.image,
-		ExpectDigest: w.digest,
-		Objects:      w.objects,
-		Target:       c.dir,
-		Verity:       c.options.policy(c.dialect, w.digest),
-		Mode:         c.options.mode,
-		NoSuid:       c.options.noSuid,
-		NoDev:        c.options.noDev,
-		NoExec:       c.options.noExec,
+// request is what the options make of it. What they name is the request's to
+// close, the rest w's.
+func (w *wanted) request(c *command) (mount.Request, error) {
+	r := mount.Request{Image: w.image, ExpectDigest: w.digest, Objects: w.objects, Target: c.dir, Verity: c.options.Policy()}
+	if c.dialect == composefsDialect {
+		r.Verity = c.options.ComposefsPolicy(w.digest)
 	}
+	return r, c.options.Apply(&r)
 }
 
 // resolve finds and opens image and object directories. Those of basedir are
 // searched first, then the store's. waiting is told when a store is locked.
 func resolve(c *command, waiting func()) (*wanted, error) {
 	o := &c.options
-	if c.dialect == composefsDialect && o.store == "" && len(o.basedirs) == 0 {
+	if c.dialect == composefsDialect && o.Store == "" && len(o.Basedirs) == 0 {
 		return nil, usagef("no object directories given: option basedir is needed")
 	}
-	w := &wanted{digest: o.digest}
+	w := &wanted{digest: o.Digest}
 	var err error
 	if c.isPath() {
 		err = w.openPath(c)
@@ -62,7 +58,7 @@ func resolve(c *command, waiting func()) (*wanted, error) {
 
 // isPath tells the kinds of SPEC apart, as all of flatroot does.
 func (c *command) isPath() bool {
-	if c.dialect == composefsDialect && c.options.store == "" {
+	if c.dialect == composefsDialect && c.options.Store == "" {
 		return true
 	}
 	return strings.HasPrefix(c.spec, "/") || strings.HasPrefix(c.spec, ".")
@@ -70,9 +66,9 @@ func (c *command) isPath() bool {
 
 // openPath takes the image from a file. A store is but a place with objects then.
 func (w *wanted) openPath(c *command) error {
-	dirs := c.options.basedirs
-	if c.options.store != "" || len(dirs) == 0 {
-		dirs = append(dirs, filepath.Join(c.options.storeDir(), "objects"))
+	dirs := c.options.Basedirs
+	if c.options.Store != "" || len(dirs) == 0 {
+		dirs = append(dirs, filepath.Join(storeDir(c.options.Store), "objects"))
 	}
 	if err := w.addObjects(dirs); err != nil {
 		return err
@@ -113,9 +109,9 @@ func (w *wanted) expect(d fsverity.Digest) error {
 }
 
 // storeDir is the store's place: as given, or where it is when nobody says.
-func (o *options) storeDir() string {
-	if o.store != "" {
-		return o.store
+func storeDir(given string) string {
+	if given != "" {
+		return given
 	}
 	if s := os.Getenv("FLATROOT_STORE"); s != "" {
 		return s

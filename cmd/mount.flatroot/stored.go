@@ -12,13 +12,13 @@ import (
 // openStored takes the image from a store, by digest or name. The store stays
 // open, and its lock keeps a collection of garbage away until the mount is there.
 func (w *wanted) openStored(c *command, waiting func()) error {
-	dir := c.options.storeDir()
+	dir := storeDir(c.options.Store)
 	s, err := store.Open(dir, store.OpenOptions{ReadOnly: true, Waiting: waiting})
 	if err != nil {
 		return err
 	}
 	w.closers = append(w.closers, s)
-	if err := w.addObjects(c.options.basedirs); err != nil {
+	if err := w.addObjects(c.options.Basedirs); err != nil {
 		return err
 	}
 	d, err := specDigest(s, c.spec)
