@@ -125,8 +125,8 @@ func (o *Options) Validate() error {
 		return badOption("option workdir needs upperdir beside it")
 	case o.Transient && o.UpperDir != "":
 		return badOption("options transient and upperdir exclude each other")
-	case o.Passthrough && (o.Mode == ModeNative || o.Mode == ModeHybrid):
-		return badOption("option passthrough is for mode=fuse; in mode=%s the kernel reads objects anyway", o.Mode)
+	case o.Passthrough && o.Mode != ModeFUSE:
+		return badOption("option passthrough is for mode=fuse: in the others the kernel reads objects anyway")
 	case o.writable() && o.Mode == ModeFUSE:
 		return badOption("a writable layer takes overlayfs: mode=fuse has none")
 	}

@@ -102,6 +102,7 @@ func TestOptionsRefused(t *testing.T) {
 		"workdir=/u":                       "workdir needs upperdir",
 		"upperdir=/u,workdir=/w,transient": "exclude each other",
 		"mode=native,passthrough":          "passthrough is for mode=fuse",
+		"passthrough":                      "passthrough is for mode=fuse",
 		"mode=fuse,transient":              "mode=fuse has none",
 		"mode=fuse,upperdir=/u,workdir=/w": "mode=fuse has none",
 	} {

@@ -13,7 +13,6 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/flatroot/flatroot/mount"
 	"github.com/flatroot/flatroot/oci"
 )
 
@@ -153,33 +152,6 @@ func TestCancelReader(t *testing.T) {
 	time.AfterFunc(10*time.Millisecond, cancel)
 	if _, err := (&cancelReader{ctx: ctx, r: r}).Read(make([]byte, 1)); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
-	}
-}
-
-func TestParseMountOptions(t *testing.T) {
-	o, err := parseMountOptions(`verity=require,,nosuid,basedir=/a\,b:/c,mode=native,ro,nodev`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r := o.request; r.Verity != mount.Require || r.Mode != mount.ModeNative || !r.NoSuid || !r.NoDev || r.NoExec {
-		t.Errorf("got %+v", r)
-	}
-	if got := strings.Join(o.basedir, " "); got != "/a,b /c" {
-		t.Errorf("basedir %q", got)
-	}
-	for list, want := range map[string]string{
-		"verity=":   "option verity needs a value",
-		"basedir":   "option basedir needs a value",
-		"digest=xy": "",
-		"nosuid=1":  "option nosuid takes no value",
-		"rw":        `there is no option "rw"`,
-		"nosiud":    "did you mean nosuid?",
-		"mode=warp": "want auto, native",
-		"verity=x":  "want require, auto or off",
-	} {
-		if _, err := parseMountOptions(list); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: got %v, want %q", list, err, want)
-		}
 	}
 }
 

@@ -1,5 +1,7 @@
 package main
 
+import "github.com/flatroot/flatroot/mount"
+
 // mountHelperPage is the page of mount.flatroot, a program of its own that shows no page itself.
 func mountHelperPage() *page {
 	p := &page{name: "mount.flatroot", usage: "mount an image for mount(8)", section: 8}
@@ -15,15 +17,11 @@ The program is static, knows nothing of registries and is made for the initramfs
 		{term: "-n", text: "as mount(8) has it; there is nothing to write to mtab"},
 		{term: "-N NAMESPACE", text: "mount in this mount namespace"},
 	})
-	p.add("OPTIONS", []block{
-		{term: "store=DIR", text: "the store is in DIR; default: as of flatroot(1)"},
-		{term: "basedir=DIR[:DIR...]", text: "look for objects there, before the store"},
-		{term: "digest=HEX", text: "the image must have this digest"},
-		{term: "verity=auto|require|off", text: "how much is checked, see flatroot-mount(1); verity alone means require"},
-		{term: "tryverity", text: "as mount.composefs only: verity=auto"},
-		{term: "mode=auto|native", text: "who serves the tree; native is the kernel's EROFS and overlayfs"},
-		{term: "nosuid, nodev, noexec", text: "as mount(8) has them"},
-	})
+	var options []block
+	for _, o := range mount.OptionDocs() {
+		options = append(options, block{term: o.Form, text: o.Text})
+	}
+	p.add("OPTIONS", options)
 	p.add("EXAMPLES", []block{
 		{text: "by hand", code: "mount -t flatroot web /srv/web -o store=/srv/images,verity=require"},
 		{text: "a line of fstab", code: "web /srv/web flatroot nodev,store=/srv/images 0 0"},

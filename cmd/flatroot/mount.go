@@ -3,11 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -21,137 +20,110 @@ func mountCommand() *command {
 	return &command{
 		name: "mount", args: "NAME|DIGEST|IMAGE DIR", min: 2, max: 2,
 		usage: "mount an image",
-		about: `Mounts an image on DIR, read-only, and tells what is checked. The first argument is the path of an EROFS image if it begins with / or . and a digest if it is 64 or 128 hex digits, else a name in the store.
-
-OPTIONS are separated by commas; a backslash takes the next character as it is:
-
-verity=auto (the default) checks all that kernel and file systems can; verity=require, or just verity, wants image and objects checked by the kernel whenever they are read, and mounts nothing otherwise; verity=off leaves it at the image's digest, which is always checked if it is known.
-
-digest=HEX says which digest the image must have. mode=native wants the kernel's EROFS and overlayfs. basedir=DIR[:DIR...] looks for objects there first. nosuid, nodev and noexec are those of mount(8), which calls mount.flatroot(8) with the same options.
-
-Of the image the kernel checks each block (kernel), a copy in sealed memory was checked (sealed), or the file was checked once, when it was mounted (once). Objects are checked by the kernel or not at all.`,
+		about: aboutMount,
 		flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "options", Aliases: []string{"o"}, Usage: "mount with `OPTIONS`"},
+			&cli.BoolFlag{Name: "dry-run", Usage: "mount nothing, show what would be done; with --json as a mount specification"},
+			&cli.BoolFlag{Name: "foreground", Usage: "serve a FUSE mount until it is unmounted, as service managers like it"},
+			&cli.StringFlag{Name: "log", Usage: "write the messages of a FUSE mount's server to `FILE`; default: the journal"},
 		},
 		examples: []example{
 			{"as well protected as it goes here", "flatroot mount web /mnt"},
 			{"all or nothing", "flatroot mount web /mnt -o verity=require,nosuid"},
+			{"to try things out, and forget them", "flatroot mount web /mnt -o transient"},
+			{"what a container engine would mount itself", "flatroot mount web /mnt --dry-run --json"},
 			{"in fstab", "web /srv/web flatroot nodev 0 0"},
 		},
 		run: func(ctx context.Context, v *invocation) error {
-			o, err := parseMountOptions(strings.Join(v.StringSlice("options"), ","))
+			r, err := v.mountRequest()
 			if err != nil {
-				return v.usagef("%v", err)
+				return err
 			}
-			return runMount(ctx, v.console, v.Args().Get(0), v.Args().Get(1), o, v.stdout)
+			return runMount(ctx, v.console, r, v.stdout)
 		},
 	}
 }
 
-// mountOptions is what -o can say.
-type mountOptions struct {
-	request mount.Request // policy, mode, flags and expected digest
-	basedir []string
+const aboutMount = `Mounts an image on DIR and tells what is checked. The first argument is the path of an EROFS image if it begins with / or . and a digest if it is 64 or 128 hex digits, else a name in the store.
+
+OPTIONS are those of mount(8), separated by commas, as mount.flatroot(8) lists them; a backslash takes the next character as it is.
+
+verity=auto (the default) checks all that kernel and file systems can; verity=require, or just verity, wants image and objects checked whenever they are read, and mounts nothing otherwise; verity=off leaves it at the image's digest, which is always checked if it is known.
+
+mode=native is the kernel's EROFS and overlayfs; mode=hybrid has a FUSE server for names and attributes, and overlayfs for content; mode=fuse a FUSE server for all of it. mode=auto (the default) takes the first that can check what was asked for; flatroot doctor says which can be had.
+
+Of the image the kernel checks each block (kernel), a copy in sealed memory was checked (sealed), the FUSE server checks each block that it uses (blocks), or the file was checked once, when it was mounted (once). Objects are checked by the kernel, by the FUSE server (user), or not at all.`
+
+// mountRequest is what a command line asks to be mounted.
+type mountRequest struct {
+	spec, dir          string
+	options            mount.Options
+	dryRun, foreground bool
 }
 
-func parseMountOptions(list string) (o mountOptions, err error) {
-	for _, item := range splitOptions(list) {
-		name, value, given := strings.Cut(item, "=")
-		if err := o.set(name, value, given); err != nil {
-			return o, err
+func (v *invocation) mountRequest() (*mountRequest, error) {
+	r := &mountRequest{spec: v.Args().Get(0), dir: v.Args().Get(1), dryRun: v.Bool("dry-run"), foreground: v.Bool("foreground")}
+	for _, list := range v.StringSlice("options") {
+		if err := r.options.Parse(list, false); err != nil {
+			return nil, v.usagef("%v", err)
 		}
 	}
-	return o, nil
+	if log := v.String("log"); log != "" {
+		r.options.Log = log
+	}
+	if err := r.options.Validate(); err != nil {
+		return nil, v.usagef("%v", err)
+	}
+	return r, nil
 }
 
-// splitOptions cuts at commas that no backslash precedes, and removes backslashes.
-func splitOptions(list string) []string {
-	var items []string
-	var item strings.Builder
-	end := func() {
-		if item.Len() > 0 {
-			items = append(items, item.String())
-		}
-		item.Reset()
-	}
-	for i := 0; i < len(list); i++ {
-		switch {
-		case list[i] == '\\' && i+1 < len(list):
-			i++
-			item.WriteByte(list[i])
-		case list[i] == ',':
-			end()
-		default:
-			item.WriteByte(list[i])
-		}
-	}
-	end()
-	return items
-}
-
-func (o *mountOptions) set(name, value string, given bool) (err error) {
-	flags := map[string]*bool{"nosuid": &o.request.NoSuid, "nodev": &o.request.NoDev, "noexec": &o.request.NoExec}
-	values := map[string]func(string) error{
-		"verity": func(s string) (err error) { o.request.Verity, err = mount.ParsePolicy(s); return err },
-		"mode":   func(s string) (err error) { o.request.Mode, err = mount.ParseMode(s); return err },
-		"digest": func(s string) (err error) { o.request.ExpectDigest, err = fsverity.ParseDigest(s); return err },
-		"basedir": func(s string) error {
-			o.basedir = append(o.basedir, strings.Split(s, ":")...)
-			return nil
-		},
-	}
-	flag, isFlag := flags[name]
-	set, isValue := values[name]
-	switch {
-	case isFlag && given:
-		return fmt.Errorf("option %s takes no value", name)
-	case isFlag:
-		*flag = true
-		return nil
-	case isValue && value == "" && (given || name != "verity"):
-		return fmt.Errorf("option %s needs a value", name)
-	case isValue:
-		return set(value)
-	case name == "ro" || name == "defaults":
-		return nil
-	}
-	known := []string{"ro", "defaults", "verity", "mode", "digest", "basedir", "nosuid", "nodev", "noexec"}
-	if n := nearest(name, known); n != "" {
-		return fmt.Errorf("there is no option %q; did you mean %s?", name, n)
-	}
-	return fmt.Errorf("there is no option %q", name)
-}
-
-func runMount(ctx context.Context, c console, spec, dir string, o mountOptions, stdout io.Writer) error {
-	w, err := c.openSpec(spec, o.basedir)
+func runMount(ctx context.Context, c console, m *mountRequest, stdout io.Writer) error {
+	w, err := c.openSpec(m.spec, m.options)
 	if err != nil {
 		return err
 	}
 	defer w.Close()
-	r := o.request
-	if !w.digest.IsZero() {
-		if !r.ExpectDigest.IsZero() && r.ExpectDigest != w.digest {
-			return &mount.DigestError{Want: r.ExpectDigest, Got: w.digest}
-		}
-		r.ExpectDigest = w.digest
-	}
-	r.Image, r.Objects, r.Target = w.image, w.objects, dir
-	f, err := mount.Probe(r)
+	r, err := w.request(m)
 	if err != nil {
 		return err
 	}
-	p, err := mount.NewPlan(r, f)
+	defer r.CloseOptions()
+	p, err := planMount(r)
 	if err != nil {
 		return err
+	}
+	if m.dryRun {
+		return printPlan(stdout, p, c.json)
 	}
 	if err := p.Do(ctx); err != nil {
 		return err
 	}
-	if c.json {
-		m := mount.Mount{Target: dir, Digest: r.ExpectDigest, Mode: p.Mode, Verification: p.Verification}
-		return printJSON(stdout, mountLineOf(m))
+	return c.reportMount(stdout, m, r, p)
+}
+
+func planMount(r mount.Request) (*mount.Plan, error) {
+	f, err := mount.Probe(r)
+	if err != nil {
+		return nil, err
 	}
-	c.talk("%s is mounted on %s: %s", spec, dir, p.Verification.Explain())
+	return mount.NewPlan(r, f)
+}
+
+func printPlan(w io.Writer, p *mount.Plan, asJSON bool) error {
+	_, err := io.WriteString(w, p.String())
+	return err
+}
+
+func (c *console) reportMount(stdout io.Writer, m *mountRequest, r mount.Request, p *mount.Plan) error {
+	writable := (r.Upper != nil || r.Transient) && !r.ReadOnly
+	if c.json {
+		l := mount.Mount{Target: m.dir, Digest: r.ExpectDigest, Mode: p.Mode, Verification: p.Verification, ReadOnly: !writable}
+		return printJSON(stdout, mountLineOf(l))
+	}
+	c.talk("%s is mounted on %s: %s", m.spec, m.dir, p.Verification.Explain())
+	if m.options.ReadOnlyAnyway() {
+		c.talk("the mount is read-only: there is no writable layer (-o upperdir= or -o transient)")
+	}
 	return nil
 }
 
@@ -162,6 +134,18 @@ type mountable struct {
 	objects []*os.File
 	store   *store.Store // whose lock keeps all in place until it is mounted; nil for a path
 	dirs    []*os.File   // objects but the store's
+}
+
+// request is what is to be mounted where, and how.
+func (m *mountable) request(q *mountRequest) (mount.Request, error) {
+	r := mount.Request{Image: m.image, ExpectDigest: m.digest, Objects: m.objects, Target: q.dir, Verity: q.options.Policy()}
+	if d := q.options.Digest; !d.IsZero() {
+		if !m.digest.IsZero() && d != m.digest {
+			return r, &mount.DigestError{Want: d, Got: m.digest}
+		}
+		r.ExpectDigest = d
+	}
+	return r, q.options.Apply(&r)
 }
 
 // Close closes what is open; a mount needs none of it.
@@ -180,17 +164,16 @@ func (m *mountable) Close() error {
 }
 
 // openSpec opens what a SPEC stands for: a path, a digest or a name.
-func (c *console) openSpec(spec string, basedir []string) (*mountable, error) {
+func (c console) openSpec(spec string, o mount.Options) (*mountable, error) {
+	if o.Store != "" {
+		c.store = o.Store
+	}
 	m := &mountable{}
 	var err error
-	if m.dirs, err = mount.OpenObjects(basedir...); err != nil {
-		return nil, err
-	}
-	m.objects = append(m.objects, m.dirs...)
 	if spec != "-" && isPath(spec) {
-		err = m.openPath(c, spec)
+		err = m.openPath(&c, spec, o)
 	} else {
-		err = m.openStored(c, spec)
+		err = m.openStored(&c, spec, o)
 	}
 	if err != nil {
 		return nil, errors.Join(err, m.Close())
@@ -198,18 +181,25 @@ func (c *console) openSpec(spec string, basedir []string) (*mountable, error) {
 	return m, nil
 }
 
-// openPath opens an image file. Its objects are in the store, unless other places were given.
-func (m *mountable) openPath(c *console, path string) (err error) {
-	if m.image, err = mount.OpenImage(path); err != nil || len(m.objects) > 0 {
+// openPath opens an image file. Its objects are in the store, unless only other places were given.
+func (m *mountable) openPath(c *console, path string, o mount.Options) (err error) {
+	dirs := o.Basedirs
+	if o.Store != "" || len(dirs) == 0 {
+		dirs = append(slices.Clip(dirs), filepath.Join(c.store, "objects"))
+	}
+	if m.dirs, err = mount.OpenObjects(dirs...); err != nil {
 		return err
 	}
-	m.dirs, err = mount.OpenObjects(filepath.Join(c.store, "objects"))
 	m.objects = m.dirs
+	m.image, err = mount.OpenImage(path)
 	return err
 }
 
-func (m *mountable) openStored(c *console, spec string) (err error) {
+func (m *mountable) openStored(c *console, spec string, o mount.Options) (err error) {
 	if m.store, err = c.readStore(); err != nil {
+		return err
+	}
+	if m.dirs, err = mount.OpenObjects(o.Basedirs...); err != nil {
 		return err
 	}
 	d, isDigest := asDigest(spec)
@@ -224,6 +214,6 @@ func (m *mountable) openStored(c *console, spec string) (err error) {
 	if m.image, err = openStored(m.store, d); err != nil {
 		return err
 	}
-	m.objects = append(m.objects, m.store.ObjectsDir()) // not nil: it has the image
+	m.objects = append(slices.Clip(m.dirs), m.store.ObjectsDir()) // not nil: it has the image
 	return nil
 }

@@ -11,7 +11,7 @@ func mountsCommand() *command {
 	return &command{
 		name:  "mounts",
 		usage: "list the mounts of images",
-		about: `Lists what flatroot or mount.flatroot mounted in this mount namespace, and what is checked there: IMAGE is kernel, sealed, once or unchecked, OBJECTS kernel or unchecked, as flatroot-mount(1) explains.`,
+		about: `Lists what flatroot or mount.flatroot mounted in this mount namespace, and what is checked there: IMAGE is kernel, sealed, blocks, once or unchecked, OBJECTS kernel, user or unchecked, as flatroot-mount(1) explains. ACCESS is rw where there is a writable layer.`,
 		examples: []example{
 			{"where an image is mounted", "flatroot mounts --json | jq -r 'select(.image == \"'$DIGEST'\").target'"},
 		},
@@ -26,6 +26,7 @@ type mountLine struct {
 	Mode    mount.Mode        `json:"mode"`
 	Checks  mount.ImageCheck  `json:"image_check"`
 	Objects mount.ObjectCheck `json:"object_check"`
+	Write   bool              `json:"writable"`
 	Dirs    []string          `json:"object_dirs,omitempty"`
 	Why     []string          `json:"why_not_more,omitempty"`
 }
@@ -33,7 +34,7 @@ type mountLine struct {
 func mountLineOf(m mount.Mount) mountLine {
 	l := mountLine{
 		Target: m.Target, Mode: m.Mode, Checks: m.Verification.Image, Objects: m.Verification.Objects,
-		Dirs: m.Objects, Why: m.Verification.Why,
+		Write: !m.ReadOnly, Dirs: m.Objects, Why: m.Verification.Why,
 	}
 	if !m.Digest.IsZero() {
 		l.Image = m.Digest.String()
@@ -46,7 +47,11 @@ func (l mountLine) row() []string {
 	if l.Image != "" {
 		image = short(l.Image)
 	}
-	return []string{l.Target, image, string(l.Mode), string(l.Checks), string(l.Objects)}
+	access := "ro"
+	if l.Write {
+		access = "rw"
+	}
+	return []string{l.Target, image, string(l.Mode), string(l.Checks), string(l.Objects), access}
 }
 
 func runMounts(c console, stdout io.Writer) error {
@@ -54,7 +59,7 @@ func runMounts(c console, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	rows := [][]string{{"TARGET", "DIGEST", "MODE", "IMAGE", "OBJECTS"}}
+	rows := [][]string{{"TARGET", "DIGEST", "MODE", "IMAGE", "OBJECTS", "ACCESS"}}
 	for _, m := range list {
 		l := mountLineOf(m)
 		rows = append(rows, l.row())

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/flatroot/flatroot/mount"
 )
 
 // commandLine is a command line in order: cli/v2 stops looking for flags at the first argument, users don't.
@@ -111,7 +113,7 @@ func unknownCommand(cs []*command, name string) error {
 			names = append(names, c.name)
 		}
 	}
-	if n := nearest(name, names); n != "" {
+	if n := mount.Nearest(name, names); n != "" {
 		e.hint = "did you mean " + n + "?"
 	}
 	return e
@@ -216,7 +218,7 @@ func (p *permuter) unknownFlag(name, typed string) error {
 			add(c.flags)
 		}
 	}
-	if n := nearest(name, names); n != "" {
+	if n := mount.Nearest(name, names); n != "" {
 		e.hint = "did you mean " + dashed(n) + "?"
 	}
 	return e

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/flatroot/flatroot/mount"
 )
 
 func TestPermute(t *testing.T) {
@@ -150,7 +152,7 @@ func TestNearest(t *testing.T) {
 		"image": "images", "imgaes": "images", "isnpect": "inspect", "pul": "pull", "plul": "pull", "pussh": "push",
 		"x": "", "": "", "dump": "", "mr": "", "zzzzzz": "",
 	} {
-		if got := nearest(typed, names); got != want {
+		if got := mount.Nearest(typed, names); got != want {
 			t.Errorf("%q: got %q, want %q", typed, got, want)
 		}
 	}
