@@ -11,8 +11,8 @@
 //
 // Invariants:
 //
-//   - [Sum], [Hasher] and the kernel agree on every content, the empty one
-//     (whose root hash is all zeros) included.
+//   - [Sum], [Hasher], the levels of [Algorithm.HashBlocks] and the kernel agree on
+//     every content, the empty one (whose root hash is all zeros) included.
 //   - A [Digest] is zero or holds exactly as many bytes as its algorithm has.
 //   - A Hasher's memory grows with the depth of the tree, never with the number
 //     of leaves: one data block and one tree block per level, at most ten.

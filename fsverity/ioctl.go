@@ -38,7 +38,10 @@ type digestArg struct {
 // one of them fits, and the errno.
 func Enable(f *os.File, a Algorithm) error {
 	arg := unix.FsverityEnableArg{Version: 1, Hash_algorithm: uint32(a), Block_size: BlockSize}
-	if err := ioctl(f, unix.FS_IOC_ENABLE_VERITY, unsafe.Pointer(&arg)); err != nil {
+	err := control(f, func(fd uintptr) error {
+		return ioctl(fd, unix.FS_IOC_ENABLE_VERITY, unsafe.Pointer(&arg))
+	})
+	if err != nil {
 		return fmt.Errorf("enable %v fs-verity on %s: %w", a, f.Name(), explain(err))
 	}
 	return nil
@@ -48,16 +51,32 @@ func Enable(f *os.File, a Algorithm) error {
 // Errors wrap [ErrNoVerity] or [ErrNotSupported] where one of them fits, and the
 // errno.
 func Measure(f *os.File) (Digest, error) {
-	arg := digestArg{FsverityDigest: unix.FsverityDigest{Size: maxSize}}
-	err := explain(ioctl(f, unix.FS_IOC_MEASURE_VERITY, unsafe.Pointer(&arg)))
 	var d Digest
-	if err == nil {
-		d, err = arg.digest()
-	}
+	err := control(f, func(fd uintptr) (err error) {
+		d, err = measure(fd)
+		return err
+	})
 	if err != nil {
 		return Digest{}, fmt.Errorf("measure fs-verity of %s: %w", f.Name(), err)
 	}
 	return d, nil
+}
+
+// MeasureFD is [Measure] of a bare descriptor, for who keeps many.
+func MeasureFD(fd int) (Digest, error) {
+	d, err := measure(uintptr(fd))
+	if err != nil {
+		return Digest{}, fmt.Errorf("measure fs-verity: %w", err)
+	}
+	return d, nil
+}
+
+func measure(fd uintptr) (Digest, error) {
+	arg := digestArg{FsverityDigest: unix.FsverityDigest{Size: maxSize}}
+	if err := ioctl(fd, unix.FS_IOC_MEASURE_VERITY, unsafe.Pointer(&arg)); err != nil {
+		return Digest{}, explain(err)
+	}
+	return arg.digest()
 }
 
 // digest checks what the kernel returned: its lengths are not trusted to fit.
@@ -84,22 +103,29 @@ func explain(err error) error {
 	return err
 }
 
-// ioctl keeps f alive and in its mode, which f.Fd would not. A signal may
-// interrupt the kernel while it builds the tree; nothing is changed then.
-func ioctl(f *os.File, request uintptr, arg unsafe.Pointer) error {
+// control keeps f alive and in its mode, which f.Fd would not, while do runs.
+func control(f *os.File, do func(fd uintptr) error) error {
 	conn, err := f.SyscallConn()
 	if err != nil {
 		return err
 	}
-	var errno unix.Errno
-	err = conn.Control(func(fd uintptr) {
-		errno = unix.EINTR
-		for errno == unix.EINTR {
-			_, _, errno = unix.Syscall(unix.SYS_IOCTL, fd, request, uintptr(arg))
-		}
-	})
-	if err == nil && errno != 0 {
-		err = errno
+	var failed error
+	if err := conn.Control(func(fd uintptr) { failed = do(fd) }); err != nil {
+		return err
 	}
-	return err
+	return failed
+}
+
+// ioctl returns the bare errno. A signal may interrupt the kernel while it
+// builds the tree; nothing is changed then.
+func ioctl(fd uintptr, request uintptr, arg unsafe.Pointer) error {
+	for {
+		switch _, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, request, uintptr(arg)); errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+		default:
+			return errno
+		}
+	}
 }
