@@ -29,7 +29,7 @@ func (w *wanted) Close() {
 // close, the rest w's.
 func (w *wanted) request(c *command) (mount.Request, error) {
 	r := mount.Request{Image: w.image, ExpectDigest: w.digest, Objects: w.objects, Target: c.dir, Verity: c.options.Policy()}
-	if c.dialect == composefsDialect {
+	if c.dialect == composefsDialect && c.isPath() { // names are our addition, and in our words
 		r.Verity = c.options.ComposefsPolicy(w.digest)
 	}
 	return r, c.options.Apply(&r)

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rootPrograms are no peers but tools that the root suite makes file systems with.
-var rootPrograms = []string{"mkfs.ext4", "mkfs.xfs", "mkfs.btrfs", "debugfs"}
+// rootPrograms are no peers but tools that the root suite makes file systems with, mounts with, and checks units with.
+var rootPrograms = []string{"mkfs.ext4", "mkfs.xfs", "mkfs.btrfs", "debugfs", "umount", "systemd-analyze"}
 
 // probes has a function for each capability that is no program; nil means that it is there.
 var probes = map[string]func() error{
