@@ -11,16 +11,17 @@ import (
 )
 
 // Do carries the plan out: the tree is on the target when it returns nil, and
-// nothing is left of it otherwise. Errors are *DigestError, ErrTarget, ErrNoLoop,
-// fs.ErrPermission or wrap the errno with what the kernel said about it.
+// nothing is left of it otherwise. Errors are *DigestError, *MissingError,
+// ErrTarget, ErrNoLoop, fs.ErrPermission or wrap the errno with what the kernel
+// said about it.
 func (p *Plan) Do(ctx context.Context) error {
 	target, err := openTarget(p.request.Target)
 	if err != nil {
 		return err // before the work, and again a moment later
 	}
 	defer target.Close()
-	m, err := p.Detach(ctx)
-	if err != nil {
+	m, err := p.run(ctx, target)
+	if err != nil || m == nil {
 		return err
 	}
 	defer m.Close()
@@ -28,9 +29,16 @@ func (p *Plan) Do(ctx context.Context) error {
 }
 
 // Detach makes the mount without attaching it anywhere. It lives as long as the
-// file returned, or once attached (see Attach) until it is unmounted.
+// file returned, or once attached (see Attach) until it is unmounted. What
+// fusermount3 has to mount can't be had so.
 func (p *Plan) Detach(ctx context.Context) (*os.File, error) {
-	d := &doing{request: &p.request, image: p.request.Image}
+	return p.run(ctx, nil)
+}
+
+// run takes the steps but the last. It returns the detached mount, or nil if a
+// step put it on target itself.
+func (p *Plan) run(ctx context.Context, target *os.File) (*os.File, error) {
+	d := &doing{request: &p.request, service: p.Service, image: p.request.Image, target: target}
 	defer d.undo()
 	for _, s := range p.Steps {
 		err := ctx.Err()
@@ -38,16 +46,14 @@ func (p *Plan) Detach(ctx context.Context) (*os.File, error) {
 			err = d.step(ctx, s)
 		}
 		if err != nil {
-			if d.overlay != nil {
-				d.overlay.Close()
-			}
+			d.fail()
 			return nil, err
 		}
 	}
-	if d.overlay == nil {
-		return nil, errors.New("plan has no overlay step") // only if made by hand
+	if d.result == nil && !d.mounted {
+		return nil, errors.New("plan mounts nothing") // only if made by hand
 	}
-	return d.overlay, nil
+	return d.result, nil
 }
 
 // Attach puts a detached mount on the directory target, in the mount namespace
@@ -82,12 +88,20 @@ func attachTo(m, target *os.File) error {
 
 // doing is the state between the steps of one plan.
 type doing struct {
-	request  *Request
-	image    *os.File // what to mount: the request's file or the sealed copy
-	erofs    *os.File // the detached EROFS mount
-	attached bool     // erofs is attached to a private directory
-	overlay  *os.File // the result
-	cleanup  []func()
+	request *Request
+	service *Service
+	image   *os.File // what to mount: the request's file or the sealed copy
+	target  *os.File // for a step that mounts there; nil: none may
+
+	lower       *os.File   // the detached mount of the image, below an overlay
+	memory      *os.File   // the detached tmpfs of a transient layer, with
+	upper, work *os.File   // its directories
+	attached    []*os.File // what is on a private directory
+	result      *os.File   // the detached tree
+	mounted     bool       // the tree is on its target
+
+	cleanup  []func() // done in any case
+	rollback []func() // done on failure, before
 }
 
 // undo closes, last first, what only the steps needed. A mount stays alive by
@@ -95,6 +109,15 @@ type doing struct {
 func (d *doing) undo() {
 	for i := len(d.cleanup) - 1; i >= 0; i-- {
 		d.cleanup[i]()
+	}
+}
+
+func (d *doing) fail() {
+	if d.result != nil {
+		d.result.Close()
+	}
+	for i := len(d.rollback) - 1; i >= 0; i-- {
+		d.rollback[i]()
 	}
 }
 
@@ -109,10 +132,20 @@ func (d *doing) step(ctx context.Context, s Step) (err error) {
 		return d.hash(ctx)
 	case OpSeal:
 		return d.seal(ctx)
+	case OpCheck:
+		return d.checkObjects(ctx)
 	case OpErofs:
-		d.erofs, err = d.mountErofs(s.Options)
+		d.lower, err = d.mountErofs(s.Options)
+	case OpFUSE:
+		return d.mountFUSE(ctx, s)
+	case OpFusermount:
+		return d.fusermount(ctx, s)
+	case OpIDMap:
+		return d.idMap()
+	case OpTransient:
+		return d.transient()
 	case OpOverlay:
-		d.overlay, err = d.mountOverlay(s)
+		d.result, err = d.mountOverlay(s)
 	case OpAttach: // Do's own
 	default:
 		err = fmt.Errorf("unknown step %q", s.Op)

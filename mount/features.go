@@ -4,7 +4,8 @@ import "github.com/flatroot/flatroot/fsverity"
 
 // Features is what Probe found. The zero value is a machine that can do nothing.
 type Features struct {
-	Privileged    bool // this process may mount
+	Privileged    bool // this process may mount, with the rights of the initial user namespace
+	Namespaced    bool // it may mount what a user namespace of its own lets it; not both
 	Erofs         bool // the kernel has EROFS
 	Overlay       bool // the kernel has overlayfs with the new mount interface
 	LayerAdd      bool // overlay: lowerdir+ and datadir+ (kernel 6.8)
@@ -13,9 +14,25 @@ type Features struct {
 	Loop          bool // loop devices can be had
 	Memfd         bool // sealed memory can be had
 
+	UserOverlay       bool // overlay: userxattr with data-only layers given as descriptors (kernel 6.16)
+	UserOverlayVerity bool // the same with the option verity
+
+	FUSEDevice      bool   // there is a /dev/fuse
+	FUSE            bool   // it opens, and this process may mount FUSE
+	FUSELack        string // why not, where the kernel said so
+	FUSEPassthrough bool   // the kernel offers passthrough (kernel 6.9)
+	FUSEIDMap       bool   // the kernel offers idmapped FUSE mounts (kernel 6.12)
+	Fusermount      string // path of fusermount3; empty: there is none
+
 	Image   ImageFacts
 	Objects []DirFacts // one per object directory of the request
 	Sample  SampleFacts
+	Upper   UpperFacts
+}
+
+// UpperFacts is what was found out about the directories of a writable layer.
+type UpperFacts struct {
+	SameMount bool // both lie on one mount, as overlayfs wants them
 }
 
 // ImageFacts is what was found out about the image file.

@@ -53,15 +53,11 @@ func listFrom(r io.Reader) ([]Mount, error) {
 
 // ours tells our mounts from others by their file system and source.
 func (e infoEntry) ours() (Mount, bool) {
-	d, mode, check, ok := parseSource(e.Source)
-	if !ok || e.FSType != "overlay" {
+	d, mode, v, ok := parseSource(e.Source)
+	if !ok || e.FSType != "overlay" && e.FSType != fuseType {
 		return Mount{}, false
 	}
-	m := Mount{ID: e.ID, Target: e.Target, Digest: d, Mode: mode}
-	m.Verification = Verification{Image: check, Objects: ObjectsUnchecked}
-	if hasOption(e.Super, "verity=require") {
-		m.Verification.Objects = ObjectsKernel
-	}
+	m := Mount{ID: e.ID, Target: e.Target, Digest: d, Mode: mode, Verification: v}
 	for o := range strings.SplitSeq(e.Super, ",") {
 		// The kernel writes commas within a path in octal, so cutting at commas is safe.
 		p, ok := strings.CutPrefix(o, "datadir+=")
@@ -94,17 +90,31 @@ func Unmount(target string, o UnmountOptions) error {
 		return fmt.Errorf("unmount %s: %w", target, err)
 	}
 	defer f.Close()
-	if err := mayUnmount(f, path, o); err != nil {
+	top, err := mayUnmount(f, path, o)
+	if err == nil {
+		err = unmount(top, path, o)
+	}
+	if err != nil {
 		return fmt.Errorf("unmount %s: %w", target, err)
 	}
+	return nil
+}
+
+// unmount asks the kernel or, for a user's own FUSE mount, fusermount3.
+func unmount(top infoEntry, path string, o UnmountOptions) error {
 	flags := unix.UMOUNT_NOFOLLOW
 	if o.Lazy {
 		flags |= unix.MNT_DETACH
 	}
-	if err := unix.Unmount(path, flags); err != nil {
-		return fmt.Errorf("unmount %s: %w", target, err)
+	err := unix.Unmount(path, flags)
+	if err != unix.EPERM || !strings.HasPrefix(top.FSType, "fuse.") {
+		return err
 	}
-	return nil
+	program := findFusermount()
+	if program == "" {
+		return err
+	}
+	return fusermountUnmount(program, path, o.Lazy)
 }
 
 // realPath is the form in which mountinfo shows target.
@@ -116,7 +126,8 @@ func realPath(target string) (string, error) {
 	return filepath.EvalSymlinks(abs)
 }
 
-func mayUnmount(mountinfo io.Reader, target string, o UnmountOptions) error {
+// mayUnmount finds the topmost mount on target and refuses what isn't ours.
+func mayUnmount(mountinfo io.Reader, target string, o UnmountOptions) (infoEntry, error) {
 	var top *infoEntry
 	err := parseMountinfo(mountinfo, func(e infoEntry) error {
 		if e.Target == target {
@@ -126,12 +137,12 @@ func mayUnmount(mountinfo io.Reader, target string, o UnmountOptions) error {
 	})
 	switch {
 	case err != nil:
-		return err
+		return infoEntry{}, err
 	case top == nil:
-		return ErrNotMounted
+		return infoEntry{}, ErrNotMounted
 	}
 	if _, ours := top.ours(); !ours && !o.Force {
-		return fmt.Errorf("%w: %s from %s is mounted there", ErrNotOurs, top.FSType, top.Source)
+		return infoEntry{}, fmt.Errorf("%w: %s from %s is mounted there", ErrNotOurs, top.FSType, top.Source)
 	}
-	return nil
+	return *top, nil
 }

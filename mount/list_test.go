@@ -12,15 +12,15 @@ var hexA = digestA.String()
 const otherMounts = `22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
 23 22 0:21 / /proc rw,nosuid - proc proc rw
 70 22 0:40 / /mnt/o ro,relatime - overlay overlay ro,lowerdir=/a:/b
-71 22 0:41 / /mnt/fake rw - tmpfs flatroot:-:native:sealed rw,size=4k
+71 22 0:41 / /mnt/fake rw - tmpfs flatroot:-:native:sealed:unchecked rw,size=4k
 72 22 0:42 / /mnt/none rw master:2 propagate_from:3 - none  rw
 `
 
 func TestList(t *testing.T) {
 	text := otherMounts +
-		`66 43 0:40 / /mnt/a\040b ro,nosuid,relatime shared:7 - overlay flatroot:` + hexA + `:native:kernel ro,lowerdir+=/,datadir+=/o\0541,datadir+=/p\134q,redirect_dir=on,metacopy=on,verity=require` + "\n" +
-		`67 43 0:41 / /mnt/c ro,relatime - overlay flatroot:-:native:unchecked ro,lowerdir+=/proc/self/fd/9,datadir+=/proc/self/fd/7,metacopy=on` + "\n" +
-		`68 43 0:42 / /mnt/d ro - overlay flatroot:` + hexA + `:native:sealed ro,lowerdir=/proc/self/fd/9::/proc/self/fd/7,metacopy=on` + "\n"
+		`66 43 0:40 / /mnt/a\040b ro,nosuid,relatime shared:7 - overlay flatroot:` + hexA + `:native:kernel:kernel ro,lowerdir+=/,datadir+=/o\0541,datadir+=/p\134q,redirect_dir=on,metacopy=on,verity=require` + "\n" +
+		`67 43 0:41 / /mnt/c ro,relatime - overlay flatroot:-:native:unchecked:unchecked ro,lowerdir+=/proc/self/fd/9,datadir+=/proc/self/fd/7,metacopy=on` + "\n" +
+		`68 43 0:42 / /mnt/d ro - overlay flatroot:` + hexA + `:native:sealed:unchecked ro,lowerdir=/proc/self/fd/9::/proc/self/fd/7,metacopy=on` + "\n"
 	want := []Mount{
 		{ID: 66, Target: "/mnt/a b", Digest: digestA, Mode: ModeNative, ReadOnly: true, NoSuid: true,
 			Verification: Verification{Image: ImageKernel, Objects: ObjectsKernel}, Objects: []string{"/o,1", `/p\q`}},
@@ -78,7 +78,7 @@ func FuzzMountinfo(f *testing.F) {
 			return // the kernel shows no such path, or we don't
 		}
 		line := "66 43 0:40 / " + escapeOctal(target) + " ro shared:1 - overlay flatroot:" + hexA +
-			":native:once ro,datadir+=" + escapeOctal(objects) + ",metacopy=on\n"
+			":native:once:unchecked ro,datadir+=" + escapeOctal(objects) + ",metacopy=on\n"
 		got, err := listFrom(strings.NewReader(line))
 		if err != nil || len(got) != 1 || got[0].Target != target || len(got[0].Objects) != 1 || got[0].Objects[0] != objects {
 			t.Errorf("%q: %+v, %v", line, got, err)
@@ -87,7 +87,7 @@ func FuzzMountinfo(f *testing.F) {
 }
 
 func TestMayUnmount(t *testing.T) {
-	ours := `66 43 0:40 / /mnt/o ro - overlay flatroot:-:native:unchecked ro` + "\n"
+	ours := `66 43 0:40 / /mnt/o ro - overlay flatroot:-:native:unchecked:unchecked ro` + "\n"
 	for _, c := range []struct {
 		name, text string
 		force      bool
@@ -100,7 +100,7 @@ func TestMayUnmount(t *testing.T) {
 		{"none", "", false, false},
 		{"none, forced", "", true, false},
 	} {
-		err := mayUnmount(strings.NewReader(c.text), "/mnt/o", UnmountOptions{Force: c.force})
+		_, err := mayUnmount(strings.NewReader(c.text), "/mnt/o", UnmountOptions{Force: c.force})
 		if (err == nil) != c.ok {
 			t.Errorf("%s: %v", c.name, err)
 		}

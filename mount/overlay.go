@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -13,7 +14,7 @@ import (
 func (d *doing) mountOverlay(s Step) (m *os.File, err error) {
 	for _, form := range s.Forms {
 		if form != LayersByMount {
-			if err := d.attachErofs(); err != nil {
+			if err := d.nameLayers(); err != nil {
 				return nil, err
 			}
 		}
@@ -51,6 +52,11 @@ func (d *doing) newOverlay(s Step, form LayerForm) (*os.File, error) {
 	if err := d.setLayers(c, form); err != nil {
 		return nil, err
 	}
+	if s.Upper {
+		if err := d.setUpper(c, form); err != nil {
+			return nil, err
+		}
+	}
 	return c.mount(attrBits(s.Attrs))
 }
 
@@ -59,7 +65,7 @@ func (d *doing) newOverlay(s Step, form LayerForm) (*os.File, error) {
 func (d *doing) setLayers(c *fsContext, form LayerForm) error {
 	switch form {
 	case LayersByMount:
-		if err := c.setFD("lowerdir+", int(d.erofs.Fd())); err != nil {
+		if err := c.setFD("lowerdir+", int(d.lower.Fd())); err != nil {
 			return err
 		}
 		for _, o := range d.request.Objects {
@@ -69,18 +75,33 @@ func (d *doing) setLayers(c *fsContext, form LayerForm) error {
 		}
 		return nil
 	case LayersByName:
-		layers := []Option{{"lowerdir+", procPath(d.erofs)}}
+		layers := []Option{{"lowerdir+", procPath(d.lower)}}
 		for _, o := range d.request.Objects {
 			layers = append(layers, Option{"datadir+", procPath(o)})
 		}
 		return c.setAll(layers)
 	}
 	var b strings.Builder
-	b.WriteString(procPath(d.erofs))
+	b.WriteString(procPath(d.lower))
 	for _, o := range d.request.Objects {
 		b.WriteString("::" + procPath(o))
 	}
 	return c.set(Option{"lowerdir", b.String()})
+}
+
+// setUpper names the directories of the writable layer, as setLayers the others.
+func (d *doing) setUpper(c *fsContext, form LayerForm) error {
+	upper, work := d.request.Upper, d.request.Work
+	if d.request.Transient {
+		upper, work = d.upper, d.work
+	}
+	if form != LayersByMount {
+		return c.setAll([]Option{{"upperdir", procPath(upper)}, {"workdir", procPath(work)}})
+	}
+	if err := c.setFD("upperdir", int(upper.Fd())); err != nil {
+		return err
+	}
+	return c.setFD("workdir", int(work.Fd()))
 }
 
 func attrBits(attrs []string) (bits int) {
@@ -99,22 +120,30 @@ func attrBits(attrs []string) (bits int) {
 	return bits
 }
 
-// attachErofs puts the EROFS mount on a private directory until the end of the
-// plan: before 6.15 overlayfs takes only layers that are in the mount namespace.
-// A second call does nothing.
-func (d *doing) attachErofs() error {
-	if d.attached {
+// nameLayers attaches what overlayfs is to find by name.
+func (d *doing) nameLayers() error {
+	if err := d.attachPrivately(d.lower); err != nil || d.memory == nil {
+		return err
+	}
+	return d.attachPrivately(d.memory)
+}
+
+// attachPrivately puts a detached mount on a private directory until the end of
+// the plan: before 6.15 overlayfs takes only layers that are in the mount
+// namespace. A second call for it does nothing.
+func (d *doing) attachPrivately(m *os.File) error {
+	if slices.Contains(d.attached, m) {
 		return nil
 	}
 	dir, err := privateDir()
 	if err != nil {
 		return err
 	}
-	if err := Attach(d.erofs, dir); err != nil {
+	if err := Attach(m, dir); err != nil {
 		os.Remove(dir)
-		return fmt.Errorf("mount image: %w", err)
+		return fmt.Errorf("attach layer: %w", err)
 	}
-	d.attached = true
+	d.attached = append(d.attached, m)
 	d.cleanup = append(d.cleanup, func() {
 		// The overlay holds its own reference, so this only takes away the name.
 		unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
@@ -131,7 +160,7 @@ func privateDir() (string, error) {
 		dir, err = os.MkdirTemp("", "flatroot-")
 	}
 	if err != nil {
-		return "", fmt.Errorf("make directory for the image's mount: %w", err)
+		return "", fmt.Errorf("make directory for a layer: %w", err)
 	}
 	return dir, nil
 }

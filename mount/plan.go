@@ -1,7 +1,6 @@
 package mount
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 )
@@ -14,11 +13,22 @@ const (
 	OpHash Op = "hash"
 	// OpSeal copies the image into sealed memory and goes on with the copy.
 	OpSeal Op = "seal"
+	// OpCheck looks for each object that the image names.
+	OpCheck Op = "check"
 	// OpErofs makes a detached EROFS mount of the image.
 	OpErofs Op = "erofs"
-	// OpOverlay makes the detached overlay of that mount and the objects.
+	// OpFUSE makes a detached FUSE mount and has a server started for it.
+	OpFUSE Op = "fuse"
+	// OpFusermount has fusermount3 make a FUSE mount, on the target at once, and
+	// has a server started for it.
+	OpFusermount Op = "fusermount"
+	// OpIDMap shows the owners in the mount just made through a user namespace.
+	OpIDMap Op = "idmap"
+	// OpTransient makes the directories of a writable layer in memory.
+	OpTransient Op = "transient"
+	// OpOverlay makes the detached overlay of the mount before and the objects.
 	OpOverlay Op = "overlay"
-	// OpAttach puts the overlay on the target; missing if there is none.
+	// OpAttach puts the last mount on the target; missing if there is none.
 	OpAttach Op = "attach"
 )
 
@@ -51,14 +61,19 @@ const (
 // Step is one thing to do.
 type Step struct {
 	Op      Op
-	Options []Option    // OpErofs, OpOverlay: in this order
+	Options []Option    // OpErofs, OpFUSE, OpFusermount, OpOverlay: in this order
 	Forms   []LayerForm // OpOverlay: tried in this order until the kernel knows one
-	Attrs   []string    // OpOverlay: mount attributes
-	Target  string      // OpAttach
+	Upper   bool        // OpOverlay: with a writable layer on top
+	Attrs   []string    // OpFUSE, OpFusermount, OpOverlay: mount attributes
+	Program string      // OpFusermount: its path
+	Target  string      // OpAttach, OpFusermount
 }
 
 func (s Step) String() string {
 	words := []string{string(s.Op)}
+	if s.Program != "" {
+		words = append(words, "by:"+s.Program)
+	}
 	for _, o := range s.Options {
 		words = append(words, o.String())
 	}
@@ -68,6 +83,9 @@ func (s Step) String() string {
 			forms = append(forms, string(f))
 		}
 		words = append(words, "layers-by:"+strings.Join(forms, "|"))
+	}
+	if s.Upper {
+		words = append(words, "upper")
 	}
 	words = append(words, s.Attrs...)
 	if s.Target != "" {
@@ -82,6 +100,7 @@ type Plan struct {
 	Mode         Mode
 	Source       string // as mountinfo will show it
 	Verification Verification
+	Service      *Service // the FUSE server that it takes; nil for ModeNative
 	Steps        []Step
 
 	request Request
@@ -91,43 +110,97 @@ type Plan struct {
 func (p *Plan) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "mode %s, %s\n", p.Mode, p.Verification)
+	if p.Service != nil {
+		fmt.Fprintf(&b, "  server %s\n", p.Service)
+	}
 	for _, s := range p.Steps {
 		fmt.Fprintf(&b, "  %s\n", s)
 	}
 	return b.String()
 }
 
-// rung is one mode of the ladder: it makes a plan or says why it can't.
-type rung struct {
-	mode Mode
-	plan func(Request, Features) (*Plan, error)
+// newPlan begins a plan with all that comes before the first mount.
+func newPlan(r Request, f Features, m Mode, i imagePlan, o objectPlan) *Plan {
+	v := Verification{Image: i.check, Objects: o.check, Why: appendReason(i.why, o.why)}
+	digest := r.ExpectDigest
+	if digest.IsZero() {
+		digest = f.Image.Verity
+	}
+	p := &Plan{Mode: m, Verification: v, Source: formatSource(digest, m, v), request: r}
+	p.Steps = i.steps
+	if r.Check {
+		p.Steps = append(p.Steps, Step{Op: OpCheck})
+	}
+	return p
 }
 
-// ladder has the modes in order of preference. ModeAuto takes the first whose
-// plan function finds that it can do what was asked.
-var ladder = [...]rung{
-	{ModeNative, planNative},
+func (p *Plan) addIDMap() {
+	if p.request.IDMap != nil {
+		p.Steps = append(p.Steps, Step{Op: OpIDMap})
+	}
 }
 
-// NewPlan makes the plan for r on a machine with f. It makes no system calls.
-// Errors are ErrRefused, ErrUnavailable, fs.ErrPermission or a *DigestError.
-func NewPlan(r Request, f Features) (*Plan, error) {
-	if r.Verity != Auto && r.Verity != Require && r.Verity != Objects && r.Verity != Off {
-		return nil, refuse("unknown verity policy %q", r.Verity)
+func (p *Plan) addAttach() {
+	if p.request.Target != "" {
+		p.Steps = append(p.Steps, Step{Op: OpAttach, Target: p.request.Target})
 	}
-	var reasons []error
-	for _, l := range ladder {
-		if r.Mode != ModeAuto && r.Mode != l.mode {
-			continue
+}
+
+// attrNames are the mount attributes that a request wants.
+func (r *Request) attrNames() []string {
+	var names []string
+	for _, a := range []struct {
+		set  bool
+		name string
+	}{{!r.writable(), "ro"}, {r.NoSuid, "nosuid"}, {r.NoDev, "nodev"}, {r.NoExec, "noexec"}} {
+		if a.set {
+			names = append(names, a.name)
 		}
-		p, err := l.plan(r, f)
-		if err == nil {
-			return p, nil
-		}
-		reasons = append(reasons, err)
 	}
-	if len(reasons) == 0 {
-		return nil, fmt.Errorf("mode=%s: %w", r.Mode, ErrUnavailable)
+	return names
+}
+
+// xattrClass is where overlayfs finds what the image says about objects.
+type xattrClass string
+
+const (
+	trustedXattrs xattrClass = "trusted" // trusted.overlay.*, for root
+	userXattrs    xattrClass = "user"    // user.overlay.*, for user namespaces
+)
+
+// addOverlay adds the steps from the lower mount to the tree on its target.
+func (p *Plan) addOverlay(f Features, class xattrClass) {
+	r := &p.request
+	p.addIDMap()
+	if r.Transient {
+		p.Steps = append(p.Steps, Step{Op: OpTransient})
 	}
-	return nil, errors.Join(reasons...)
+	s := Step{Op: OpOverlay, Options: []Option{{"source", p.Source}}, Upper: r.writable(), Attrs: r.attrNames()}
+	if class == trustedXattrs {
+		// Set here because a kernel's defaults for them vary, and files are
+		// empty or unreachable without.
+		s.Options = append(s.Options, Option{"metacopy", "on"}, Option{"redirect_dir", "on"})
+	} else {
+		// The kernel refuses these two along with userxattr, and needs neither
+		// for data-only layers.
+		s.Options = append(s.Options, Option{"userxattr", ""})
+	}
+	if p.Verification.Objects == ObjectsKernel {
+		s.Options = append(s.Options, Option{"verity", "require"})
+	}
+	s.Options = append(s.Options, r.upperOptions()...)
+	s.Forms = layerForms(f)
+	p.Steps = append(p.Steps, s)
+	p.addAttach()
+}
+
+func layerForms(f Features) []LayerForm {
+	var forms []LayerForm
+	if f.LayerFD {
+		forms = append(forms, LayersByMount)
+	}
+	if f.LayerAdd {
+		forms = append(forms, LayersByName)
+	}
+	return append(forms, LayersByString)
 }

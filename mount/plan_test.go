@@ -200,18 +200,18 @@ func TestPlanString(t *testing.T) {
 	}{
 		{"new kernel", all, fullFeatures(), `mode native, image=kernel objects=kernel
   erofs ro noacl
-  overlay source=flatroot:` + digestA.String() + `:native:kernel metacopy=on redirect_dir=on verity=require layers-by:mount|name|string ro nosuid nodev noexec
+  overlay source=flatroot:` + digestA.String() + `:native:kernel:kernel metacopy=on redirect_dir=on verity=require layers-by:mount|name|string ro nosuid nodev noexec
   attach /t
 `},
 		{"kernel 6.8, ACLs, no fs-verity", all, middle, `mode native, image=sealed objects=unchecked
   seal
   erofs ro
-  overlay source=flatroot:` + digestA.String() + `:native:sealed metacopy=on redirect_dir=on layers-by:name|string ro nosuid nodev noexec
+  overlay source=flatroot:` + digestA.String() + `:native:sealed:unchecked metacopy=on redirect_dir=on layers-by:name|string ro nosuid nodev noexec
   attach /t
 `},
 		{"kernel 6.6, no digest, no target", detached, old, `mode native, image=unchecked objects=kernel
   erofs ro noacl
-  overlay source=flatroot:` + digestA.String() + `:native:unchecked metacopy=on redirect_dir=on verity=require layers-by:string ro
+  overlay source=flatroot:` + digestA.String() + `:native:unchecked:kernel metacopy=on redirect_dir=on verity=require layers-by:string ro
 `},
 	} {
 		p, err := NewPlan(c.r, c.f)
@@ -224,15 +224,17 @@ func TestPlanString(t *testing.T) {
 }
 
 func TestSource(t *testing.T) {
+	v := Verification{Image: ImageSealed, Objects: ObjectsUser}
 	for _, d := range []fsverity.Digest{{}, digestA, digestA512} {
-		s := formatSource(d, ModeNative, ImageSealed)
-		got, m, c, ok := parseSource(s)
-		if !ok || got != d || m != ModeNative || c != ImageSealed {
-			t.Errorf("%s reads as %v %s %s %v", s, got, m, c, ok)
+		s := formatSource(d, ModeFUSE, v)
+		got, m, w, ok := parseSource(s)
+		if !ok || got != d || m != ModeFUSE || w.String() != v.String() {
+			t.Errorf("%s reads as %v %s %s %v", s, got, m, w, ok)
 		}
 	}
-	for _, bad := range []string{"", "overlay", "flatroot:", "flatroot:-:native", "flatroot:-:native:sealed:x",
-		"flatroot:12:native:sealed", "flatroot:-:auto:sealed", "flatroot:-:native:yes", "composefs:-:native:sealed"} {
+	for _, bad := range []string{"", "overlay", lowerSource, "flatroot:", "flatroot:-:native:sealed", "flatroot:-:native:sealed:user:x",
+		"flatroot:12:native:sealed:user", "flatroot:-:auto:sealed:user", "flatroot:-:native:yes:user", "flatroot:-:native:sealed:yes",
+		"flatroot:-:native:sealed:", "composefs:-:native:sealed:user"} {
 		if _, _, _, ok := parseSource(bad); ok {
 			t.Errorf("%q is taken for one of our mounts", bad)
 		}
@@ -241,14 +243,18 @@ func TestSource(t *testing.T) {
 
 func TestFullVerification(t *testing.T) {
 	var full bytes.Buffer
-	for _, i := range []ImageCheck{ImageKernel, ImageSealed, ImageOnce, ImageUnchecked} {
-		for _, o := range []ObjectCheck{ObjectsKernel, ObjectsUnchecked} {
+	for _, i := range []ImageCheck{ImageKernel, ImageSealed, ImageBlocks, ImageOnce, ImageUnchecked} {
+		for _, o := range []ObjectCheck{ObjectsKernel, ObjectsUser, ObjectsOnce, ObjectsUnchecked} {
 			if v := (Verification{Image: i, Objects: o}); v.Full() {
 				full.WriteString(v.String() + "\n")
 			}
 		}
 	}
-	if want := "image=kernel objects=kernel\nimage=sealed objects=kernel\n"; full.String() != want {
+	want := ""
+	for _, i := range []string{"kernel", "sealed", "blocks"} {
+		want += "image=" + i + " objects=kernel\nimage=" + i + " objects=user\n"
+	}
+	if full.String() != want {
 		t.Errorf("full:\n%swant\n%s", full.String(), want)
 	}
 }

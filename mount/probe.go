@@ -19,6 +19,9 @@ func Probe(r Request) (Features, error) {
 	if err := f.probeKernel(); err != nil {
 		return f, err
 	}
+	if r.Start != nil {
+		f.probeFUSE()
+	}
 	if r.Image != nil {
 		var err error
 		if f.Image, err = inspectImage(r.Image); err != nil {
@@ -31,10 +34,18 @@ func Probe(r Request) (Features, error) {
 	if r.Image != nil && r.Verity == Auto {
 		f.Sample = sampleObjects(r.Image, f.Image.Size, r.Objects)
 	}
+	if r.Upper != nil && r.Work != nil {
+		var err error
+		if f.Upper.SameMount, err = sameMount(r.Upper, r.Work); err != nil {
+			return f, err
+		}
+	}
 	return f, nil
 }
 
 func (f *Features) probeKernel() error {
+	f.Loop = canLoop()
+	f.Memfd = canSeal()
 	c, err := openContext("erofs")
 	switch {
 	case errors.Is(err, unix.EPERM):
@@ -45,10 +56,24 @@ func (f *Features) probeKernel() error {
 		f.Erofs = true
 		c.Close()
 	}
-	f.Privileged = true
-	f.Loop = canLoop()
-	f.Memfd = canSeal()
+	f.Privileged = canTrusted()
+	f.Namespaced = !f.Privileged
+	if f.Namespaced {
+		f.probeUserOverlay()
+	}
 	return f.probeOverlay()
+}
+
+// canTrusted tells root of the machine from root of a user namespace, whom
+// fsopen lets pass as well: only the first may mount EROFS and read the trusted.*
+// xattrs that overlayfs finds objects by. It takes one away that no file has.
+func canTrusted() bool {
+	m, err := newMemfd()
+	if err != nil {
+		return false
+	}
+	defer m.Close()
+	return !errors.Is(unix.Fremovexattr(int(m.Fd()), "trusted.overlay.metacopy"), unix.EPERM)
 }
 
 // probeOverlay gives options to an overlay that is never created. A kernel that

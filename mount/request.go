@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -164,37 +163,4 @@ func closeAll(files []*os.File) {
 	for _, f := range files {
 		f.Close()
 	}
-}
-
-// sourcePrefix begins the source of each of our mounts, as mountinfo shows it:
-// flatroot:DIGEST:MODE:IMAGE-CHECK, where DIGEST is "-" if it isn't known. It
-// is all that List has to tell our mounts and how their image was checked.
-const sourcePrefix = "flatroot:"
-
-func formatSource(d fsverity.Digest, m Mode, c ImageCheck) string {
-	hex := "-"
-	if !d.IsZero() {
-		hex = d.String()
-	}
-	return sourcePrefix + hex + ":" + string(m) + ":" + string(c)
-}
-
-// parseSource is formatSource's inverse; ok is false for what isn't ours.
-func parseSource(s string) (d fsverity.Digest, m Mode, c ImageCheck, ok bool) {
-	rest, ok := strings.CutPrefix(s, sourcePrefix)
-	f := strings.Split(rest, ":")
-	if !ok || len(f) != 3 {
-		return d, "", "", false
-	}
-	if f[0] != "-" {
-		var err error
-		if d, err = fsverity.ParseDigest(f[0]); err != nil {
-			return fsverity.Digest{}, "", "", false
-		}
-	}
-	m, err := ParseMode(f[1])
-	if err != nil || m == ModeAuto || !ImageCheck(f[2]).valid() {
-		return fsverity.Digest{}, "", "", false
-	}
-	return d, m, ImageCheck(f[2]), true
 }

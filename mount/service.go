@@ -2,6 +2,7 @@ package mount
 
 import (
 	"context"
+	"fmt"
 	"os"
 
 	"github.com/flatroot/flatroot/fsverity"
@@ -30,6 +31,15 @@ type Service struct {
 	Image       ImageCheck      `json:"image"`       // ImageBlocks: the server checks each block that it uses; otherwise it reads the file as it is
 	Objects     ObjectCheck     `json:"objects"`     // ObjectsUser: the server checks all content that it hands out; ViewPlain alone has any
 	Passthrough bool            `json:"passthrough"` // the kernel reads objects itself once they are open
+}
+
+// String is the service as a line of a plan.
+func (s *Service) String() string {
+	text := fmt.Sprintf("view=%s image=%s objects=%s", s.View, s.Image, s.Objects)
+	if s.Passthrough {
+		text += " passthrough"
+	}
+	return text
 }
 
 // Serving is a Service with the files that it works on. They are the caller's to

@@ -32,21 +32,48 @@ const (
 	// ObjectsUser: the FUSE server checks each block that it hands out against
 	// the digest that the image names.
 	ObjectsUser ObjectCheck = "user"
+	// ObjectsOnce: the FUSE server checks an object when it is opened, and then
+	// the kernel reads the file, which can still be changed (passthrough).
+	ObjectsOnce ObjectCheck = "once"
 	// ObjectsUnchecked: nobody.
 	ObjectsUnchecked ObjectCheck = "unchecked"
 )
+
+func (c ObjectCheck) valid() bool { return objectSentences[c] != "" }
 
 // Verification is what a mount checks.
 type Verification struct {
 	Image   ImageCheck
 	Objects ObjectCheck
-	Why     []string // what stood in the way of more; empty when all is checked or nothing was asked
+	Why     []string // what stood in the way of more, or of a mode with less between the kernel and the reader
 }
 
 // Full says that no byte of image or objects can be other than the digest says.
 // A sealed copy counts: it was hashed after it could no longer be written.
 func (v Verification) Full() bool {
-	return v.Objects != ObjectsUnchecked && (v.Image == ImageKernel || v.Image == ImageSealed || v.Image == ImageBlocks)
+	return v.strength() == fullStrength
+}
+
+// fullStrength is the strength of a Verification that can't be better.
+const fullStrength = 8
+
+// strength puts verifications in order: what is checked of the objects counts
+// before what is checked of the image, and who checks it doesn't count.
+func (v Verification) strength() int {
+	s := 0
+	switch v.Objects {
+	case ObjectsKernel, ObjectsUser:
+		s = 6
+	case ObjectsOnce:
+		s = 3
+	}
+	switch v.Image {
+	case ImageKernel, ImageSealed, ImageBlocks:
+		s += 2
+	case ImageOnce:
+		s++
+	}
+	return s
 }
 
 // String is the short form, "image=kernel objects=kernel".
@@ -63,7 +90,8 @@ var imageSentences = map[ImageCheck]string{
 }
 
 var objectSentences = map[ObjectCheck]string{
-	ObjectsKernel:    "the kernel checks the content of every object (overlay verity=require)",
+	ObjectsKernel:    "the kernel checks the content of every object (fs-verity, verity=require)",
+	ObjectsOnce:      "the FUSE server checks the content of an object when it is opened, but its file can still be changed",
 	ObjectsUser:      "the FUSE server checks the content of every object",
 	ObjectsUnchecked: "the content of objects is not checked",
 }
