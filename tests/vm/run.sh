@@ -1,13 +1,15 @@
 #!/bin/bash
 # Boots a virtual machine whose /init is a static program, and tells what that said. No privilege is needed.
 #
-#   tests/vm/run.sh [-k KERNEL] [-d DISK]... [-t SECONDS] [-l LOG] INIT [FILE...]
+#   tests/vm/run.sh [-k KERNEL] [-d DISK]... [-t SECONDS] [-w SECONDS] [-l LOG] INIT [FILE...]
 #
 #   INIT      the program that becomes /init; it mounts what it needs, loads /modules/*.ko in order, and powers off
 #   FILE      more files, put into the guest's / under their own names
 #   -k KERNEL as tests/vm/setup.sh has them; bookworm-backports if not said
 #   -d DISK   a raw file system image: /dev/vda, the next one /dev/vdb and so on; changes are thrown away
 #   -t        seconds until the machine is switched off, 120 if not said
+#   -w        seconds without a line until it is switched off, 90 if not said. A machine that has said nothing at all by then
+#             is booted once more, which is reported: the emulator is to blame then, not what is tested
 #   -l LOG    where the kernel's console goes, which is shown if the guest doesn't come to its end
 #
 # What INIT writes to /dev/hvc0 is printed as it comes; no message of the kernel can get between. The last line must be
@@ -16,12 +18,13 @@
 set -euo pipefail
 
 vm=${FLATROOT_VM:-/var/cache/flatroot-vm}
-disks=() seconds=120 kernel=bookworm-backports log=''
-while getopts k:d:t:l: o; do
+disks=() seconds=120 silence=90 kernel=bookworm-backports log=''
+while getopts k:d:t:w:l: o; do
 	case $o in
 	k) kernel=$OPTARG ;;
 	d) disks+=("$OPTARG") ;;
 	t) seconds=$OPTARG ;;
+	w) silence=$OPTARG ;;
 	l) log=$OPTARG ;;
 	*) exit 2 ;;
 	esac
@@ -44,17 +47,51 @@ devices=()
 for i in "${!disks[@]}"; do
 	devices+=(-drive "if=none,id=d$i,file=${disks[$i]},format=raw,cache=unsafe,snapshot=on" -device "virtio-blk-pci,drive=d$i")
 done
-timeout "$seconds" "$vm/bin/qemu-system-x86_64" -accel tcg,thread=multi,tb-size=256 -M q35 -cpu max -smp 1 -m 1024 \
-	-nodefaults -vga none -display none -no-reboot -serial "file:$log" \
-	-chardev stdio,id=said,signal=off -device virtio-serial-pci -device virtconsole,chardev=said \
-	-device virtio-rng-pci ${devices+"${devices[@]}"} -kernel "$vm/$kernel/vmlinuz" -initrd "$work/initramfs" \
-	-append 'console=ttyS0 quiet panic=-1 random.trust_cpu=1' </dev/null 2>>"$work/qemu" |
-	tr -d '\r' | tee "$work/said" || true
 
-code=$(tail -n 1 "$work/said" | sed -n 's/^exit \([0-9]*\)$/\1/p')
-if [ -z "$code" ]; then
+# machine is QEMU, which writes what INIT says.
+machine() {
+	exec timeout "$seconds" "$vm/bin/qemu-system-x86_64" -accel tcg,thread=multi,tb-size=256 -M q35 -cpu max -smp 1 -m 1024 \
+		-nodefaults -vga none -display none -no-reboot -serial "file:$log" \
+		-chardev stdio,id=said,signal=off -device virtio-serial-pci -device virtconsole,chardev=said \
+		-device virtio-rng-pci ${devices+"${devices[@]}"} -kernel "$vm/$kernel/vmlinuz" -initrd "$work/initramfs" \
+		-append 'console=ttyS0 quiet panic=-1 random.trust_cpu=1' </dev/null 2>"$work/qemu"
+}
+
+# boot prints what the machine says until that ends, and sets lines, last, and ended: how it came to its end.
+boot() {
+	local line status
+	lines=0 last='' ended='of itself'
+	exec {said}< <(machine)
+	pid=$!
+	while :; do
+		status=0
+		IFS= read -r -t "$silence" -u "$said" line || status=$?
+		if [ "$status" = 0 ] || [ -n "$line" ]; then
+			last=${line%$'\r'}
+			lines=$((lines + 1))
+			printf '%s\n' "$last"
+		elif [ "$status" -gt 128 ]; then # bash: a time-out of read
+			ended="after $silence s of silence"
+			kill "$pid" 2>/dev/null || true
+			break
+		else
+			break
+		fi
+	done
+	exec {said}<&-
+	wait "$pid" || [ $? != 124 ] || ended="after $seconds s"
+}
+
+boot
+if [ $lines = 0 ] && [ "$ended" != 'of itself' ]; then
+	echo "run.sh: the machine was switched off $ended, without having said anything; it is booted once more" >&2
 	cat "$work/qemu" "$log" >&2
-	echo "run.sh: the guest didn't come to its end within $seconds s" >&2
+	boot
+fi
+code=${last#exit }
+if ! [[ $last =~ ^exit\ [0-9]+$ ]]; then
+	cat "$work/qemu" "$log" >&2
+	echo "run.sh: the guest didn't come to its end; the machine ended $ended, its last line: $last" >&2
 	exit 125
 fi
 exit "$code"
