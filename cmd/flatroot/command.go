@@ -78,6 +78,7 @@ func commands() []*command {
 		mountCommand(),
 		umountCommand(),
 		mountsCommand(),
+		doctorCommand(),
 		completionCommand(),
 		helpCommand(),
 		completeCommand(),
