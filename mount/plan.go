@@ -152,7 +152,7 @@ func (r *Request) attrNames() []string {
 	for _, a := range []struct {
 		set  bool
 		name string
-	}{{!r.writable(), "ro"}, {r.NoSuid, "nosuid"}, {r.NoDev, "nodev"}, {r.NoExec, "noexec"}} {
+	}{{r.ReadOnly || !r.writable(), "ro"}, {r.NoSuid, "nosuid"}, {r.NoDev, "nodev"}, {r.NoExec, "noexec"}} {
 		if a.set {
 			names = append(names, a.name)
 		}

@@ -159,7 +159,7 @@ func argumentWords(c console, l *commandLine) []string {
 		return commandWords()
 	case "completion":
 		return []string{"bash", "zsh", "fish"}
-	case "mount", "push", "tag", "inspect", "layers":
+	case "mount", "push", "tag", "inspect", "layers", "doctor":
 		if len(l.args) > 0 {
 			return nil
 		}
