@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"time"
 
@@ -130,11 +129,14 @@ func readFarAhead(m *os.File) {
 	if unix.Statx(int(m.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, 0, &st) != nil {
 		return
 	}
-	dev := fmt.Sprintf("%d:%d", st.Dev_major, st.Dev_minor)
-	f, err := os.OpenFile(filepath.Join("/sys/class/bdi", dev, "read_ahead_kb"), os.O_WRONLY, 0)
+	f, err := os.OpenFile(readAheadFile(st), os.O_WRONLY, 0)
 	if err != nil {
 		return
 	}
 	defer f.Close()
 	f.WriteString(readAheadKB)
+}
+
+func readAheadFile(st unix.Statx_t) string {
+	return fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", st.Dev_major, st.Dev_minor)
 }
