@@ -97,10 +97,12 @@ man: build ## man pages, from the help texts, in bin/man
 	bin/flatroot man bin/man
 
 .PHONY: install
-install: man ## binaries, mount.composefs, man pages, completions (DESTDIR, PREFIX, HELPERDIR)
+install: man ## binaries, names that mount(8) and umount(8) look for, man pages, completions (DESTDIR, PREFIX, HELPERDIR)
 	install -D -m 755 bin/flatroot $(DESTDIR)$(BINDIR)/flatroot
 	install -D -m 755 bin/mount.flatroot $(DESTDIR)$(HELPERDIR)/mount.flatroot
-	ln -sf mount.flatroot $(DESTDIR)$(HELPERDIR)/mount.composefs
+	for name in mount.composefs umount.flatroot umount.fuse.flatroot; do \
+		ln -sf mount.flatroot $(DESTDIR)$(HELPERDIR)/$$name || exit 1; \
+	done
 	for page in bin/man/*.[1-8]; do \
 		install -D -m 644 "$$page" "$(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}" || exit 1; \
 	done

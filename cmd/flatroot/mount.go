@@ -110,6 +110,9 @@ func planMount(r mount.Request) (*mount.Plan, error) {
 }
 
 func printPlan(w io.Writer, p *mount.Plan, asJSON bool) error {
+	if asJSON {
+		return printJSON(w, p)
+	}
 	_, err := io.WriteString(w, p.String())
 	return err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"io"
 
 	"github.com/flatroot/flatroot/mount"
@@ -11,6 +12,7 @@ func (c *command) printPlan(p *mount.Plan, stdout io.Writer) error {
 	if !c.json {
 		return nil
 	}
-	_, err := io.WriteString(stdout, p.String())
-	return err
+	e := json.NewEncoder(stdout)
+	e.SetEscapeHTML(false)
+	return e.Encode(p)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,8 +19,15 @@ import (
 // helperNames are those under which `make install` puts the program.
 var helperNames = []string{"mount.flatroot", "mount.composefs", "umount.flatroot", "umount.fuse.flatroot"}
 
+// waiterName has the test program wait until its standard input ends.
+const waiterName = "waiter"
+
 // TestMain makes the test program the helper when it is called as one.
 func TestMain(m *testing.M) {
+	if os.Args[0] == waiterName {
+		io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}
 	for _, n := range helperNames {
 		if filepath.Base(os.Args[0]) == n {
 			main()
