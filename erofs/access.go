@@ -9,10 +9,14 @@ import (
 	"github.com/flatroot/flatroot/erofs/disk"
 )
 
-// read fills b from offset off of the image. All reading of images happens here.
+// read fills b from offset off of the image. All reading of images happens here and in bytes.
 func (m *Image) read(b []byte, off uint64) error {
 	if err := m.checkRange(off, uint64(len(b))); err != nil {
 		return err
+	}
+	if m.mem != nil {
+		copy(b, m.mem[off:])
+		return nil
 	}
 	n, err := m.r.ReadAt(b, int64(off))
 	if n == len(b) {
@@ -24,10 +28,14 @@ func (m *Image) read(b []byte, off uint64) error {
 	return fmt.Errorf("read image at %d: %w", off, err)
 }
 
-// bytes reads n bytes at off. They are allocated only if they are there.
+// bytes are n bytes at off, which nobody may change: of an image in memory they are a view of it. Otherwise they are
+// read, and allocated only if they are there.
 func (m *Image) bytes(off, n uint64) ([]byte, error) {
 	if err := m.checkRange(off, n); err != nil {
 		return nil, err
+	}
+	if m.mem != nil {
+		return m.mem[off : off+n : off+n], nil
 	}
 	b := make([]byte, n)
 	return b, m.read(b, off)

@@ -1,8 +1,8 @@
 package erofs
 
 import (
+	"bytes"
 	"fmt"
-	"strings"
 
 	"github.com/flatroot/flatroot/erofs/disk"
 	"github.com/flatroot/flatroot/fsverity"
@@ -15,17 +15,18 @@ type Backing struct {
 	Path   []byte          // of the object, below an object directory, without leading slash; empty: not said
 }
 
-// Backing tells whether the inode is a backed file of a composefs image, and then where its data is.
+// Backing tells whether the inode is a backed file of a composefs image, and then where its data is. It doesn't allocate
+// for an image in memory.
 func (i *Inode) Backing() (b Backing, ok bool, err error) {
 	if !i.img.composefs() || !i.isRegular() {
 		return Backing{}, false, nil
 	}
 	var o overlay
 	err = i.eachXattr(func(e xattrEntry) (bool, error) {
-		if e.prefix != "trusted." {
+		if e.prefix != trustedPrefix {
 			return true, nil
 		}
-		_, err := o.take(tree.Xattr{Name: e.prefix + string(e.rest), Value: e.value})
+		_, err := o.take(e.rest, e.value)
 		return true, err
 	})
 	if err == nil {
@@ -43,20 +44,26 @@ type overlay struct {
 	backing            Backing
 }
 
-// take takes the two xattrs that make a backed file, and tells whether x was one.
-func (o *overlay) take(x tree.Xattr) (taken bool, err error) {
-	switch x.Name {
-	case xattrMetacopy:
+// xattrMetacopy and xattrRedirect, in two parts.
+const (
+	trustedPrefix = "trusted."
+	restMetacopy  = "overlay.metacopy"
+	restRedirect  = "overlay.redirect"
+)
+
+// take takes the two xattrs that make a backed file, and tells whether it was one. It keeps a view of the value.
+func (o *overlay) take(rest, value []byte) (taken bool, err error) {
+	switch string(rest) {
+	case restMetacopy:
 		o.metacopy = true
-		o.backing.Digest, err = parseMetacopy(x.Value)
+		o.backing.Digest, err = parseMetacopy(value)
 		return true, err
-	case xattrRedirect:
+	case restRedirect:
 		o.redirect = true
-		path, ok := strings.CutPrefix(string(x.Value), "/")
-		if !ok || len(path) > tree.TargetMax || strings.IndexByte(path, 0) >= 0 {
-			return true, corrupt("redirect to %.80q", x.Value)
+		if len(value) == 0 || value[0] != '/' || len(value) > tree.TargetMax+1 || bytes.IndexByte(value, 0) >= 0 {
+			return true, corrupt("redirect to %.80q", bytes.Clone(value))
 		}
-		o.backing.Path = []byte(path)
+		o.backing.Path = value[1:]
 		return true, nil
 	}
 	return false, nil

@@ -2,6 +2,7 @@ package erofs
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -21,7 +22,7 @@ type extent struct {
 }
 
 // ReadAt reads a regular file's data from the image, or a symlink's target; holes are zeros. It is an io.ReaderAt. A
-// backed file gives ErrBacked.
+// backed file gives ErrBacked. It doesn't allocate for an image in memory.
 func (i *Inode) ReadAt(p []byte, off int64) (int, error) {
 	if err := i.checkData(); err != nil {
 		return 0, err
@@ -79,6 +80,20 @@ func (i *Inode) readData(p []byte, off uint64) error {
 	return nil
 }
 
+// dataBytes is the same as bytes, unless they lie in several runs or in a hole: then they are put together in memory that
+// is allocated. They must be before the end.
+func (i *Inode) dataBytes(off, n uint64) ([]byte, error) {
+	e, err := i.extent(off)
+	if err != nil {
+		return nil, err
+	}
+	if !e.hole && e.n >= n {
+		return i.img.bytes(e.off, n)
+	}
+	b := make([]byte, n)
+	return b, i.readData(b, off)
+}
+
 // extent finds the run that has the data from pos on, which must be below the size.
 func (i *Inode) extent(pos uint64) (extent, error) {
 	if i.layout == disk.ChunkBased {
@@ -131,24 +146,27 @@ func (i *Inode) chunkExtent(pos uint64) (extent, error) {
 
 // chunkBlock is the first block of a chunk, from the map of block numbers or of chunk indexes.
 func (i *Inode) chunkBlock(number uint64, indexes bool) (uint32, error) {
-	var c disk.ChunkIndex
-	b := make([]byte, disk.ChunkIndexSize)
 	if !indexes {
-		// Stands for the block number alone, in the last 4 bytes.
-		err := i.img.read(b[disk.ChunkIndexSize-disk.BlockMapEntrySize:], i.data+disk.BlockMapEntrySize*number)
-		c.Decode(b)
-		return c.Block, err
+		b, err := i.img.bytes(i.data+disk.BlockMapEntrySize*number, disk.BlockMapEntrySize)
+		if err != nil {
+			return 0, err
+		}
+		return binary.LittleEndian.Uint32(b), nil
 	}
 	start := (i.data + disk.ChunkIndexSize - 1) &^ (disk.ChunkIndexSize - 1)
-	err := i.img.read(b, start+disk.ChunkIndexSize*number)
-	c.Decode(b)
-	if err == nil && c.Device != 0 {
-		err = &UnsupportedError{fmt.Sprintf("data on device %d", c.Device)}
+	b, err := i.img.bytes(start+disk.ChunkIndexSize*number, disk.ChunkIndexSize)
+	if err != nil {
+		return 0, err
 	}
-	return c.Block, err
+	var c disk.ChunkIndex
+	c.Decode(b)
+	if c.Device != 0 {
+		return 0, &UnsupportedError{fmt.Sprintf("data on device %d", c.Device)}
+	}
+	return c.Block, nil
 }
 
-// Target is a symlink's target.
+// Target is a symlink's target. It doesn't allocate for an image in memory.
 func (i *Inode) Target() ([]byte, error) {
 	if i.attr.Mode&tree.TypeMask != tree.Symlink {
 		return nil, fmt.Errorf("inode %d: %w: not a symlink", i.nid, tree.ErrType)
@@ -156,8 +174,8 @@ func (i *Inode) Target() ([]byte, error) {
 	if i.attr.Size == 0 || i.attr.Size > tree.TargetMax {
 		return nil, fmt.Errorf("inode %d: %w", i.nid, corrupt("symlink target of %d bytes", i.attr.Size))
 	}
-	b := make([]byte, i.attr.Size)
-	if err := i.readData(b, 0); err != nil {
+	b, err := i.dataBytes(0, i.attr.Size)
+	if err != nil {
 		return nil, fmt.Errorf("inode %d: %w", i.nid, err)
 	}
 	if bytes.IndexByte(b, 0) >= 0 {

@@ -22,7 +22,7 @@ type Dirent struct {
 // After an error there is nothing more.
 func (i *Inode) Dirents() iter.Seq2[Dirent, error] {
 	return func(yield func(Dirent, error) bool) {
-		err := i.eachDirent(func(name []byte, d *disk.Dirent) (bool, error) {
+		err := i.eachDirent(func(name []byte, d disk.Dirent) (bool, error) {
 			if isDot(name) {
 				return true, nil
 			}
@@ -34,12 +34,35 @@ func (i *Inode) Dirents() iter.Seq2[Dirent, error] {
 	}
 }
 
+// Cookie is a place in a directory, between two entries, as telldir(3) has them. Zero is the begin; others come from
+// DirentsFrom. A cookie is below 2^63, since directories are smaller than images.
+type Cookie uint64
+
+// A block has less than 1<<cookieBits entries: the largest are 64 KiB, and an entry takes 13 bytes.
+const cookieBits = 13
+
+// DirentsFrom calls visit for a directory's entries from a place on, . and .. too, until it returns false. Next is the
+// place behind the entry. The name is valid during the call. A cookie that is none of this directory leads to its end or
+// to some entry. It doesn't allocate for an image in memory.
+func (i *Inode) DirentsFrom(from Cookie, visit func(name []byte, nid Nid, t disk.FileType, next Cookie) bool) error {
+	err := i.visitDirents(from, func(name []byte, d disk.Dirent, next Cookie) (bool, error) {
+		return visit(name, Nid(d.Nid), d.Type, next), nil
+	})
+	if err != nil {
+		return fmt.Errorf("directory %d: %w", i.nid, err)
+	}
+	return nil
+}
+
 // Lookup finds the inode that a name leads to. The error is fs.ErrNotExist if there is no such name. Like the kernel it
 // relies on the order of the names: in a directory that has not the right one, it may find no more than the kernel does.
-func (i *Inode) Lookup(name string) (Nid, error) {
-	nid, err := i.lookup([]byte(name))
+func (i *Inode) Lookup(name string) (Nid, error) { return i.LookupBytes([]byte(name)) }
+
+// LookupBytes is Lookup. It doesn't allocate for an image in memory.
+func (i *Inode) LookupBytes(name []byte) (Nid, error) {
+	nid, err := i.lookup(name)
 	if err != nil && err != fs.ErrNotExist {
-		err = fmt.Errorf("look up %q in directory %d: %w", name, i.nid, err)
+		err = fmt.Errorf("look up %q in directory %d: %w", bytes.Clone(name), i.nid, err)
 	}
 	return nid, err
 }
@@ -54,12 +77,11 @@ func (i *Inode) lookup(name []byte) (Nid, error) {
 	}
 	var b dirBlock // holds block number `at`
 	at := -1
-	buf := make([]byte, min(i.attr.Size, uint64(i.img.BlockSize())))
 	after := sort.Search(blocks, func(n int) bool {
 		if err != nil {
 			return false
 		}
-		if b, err = i.dirBlock(buf, n); err != nil {
+		if b, err = i.dirBlock(n); err != nil {
 			return false
 		}
 		at = n
@@ -73,7 +95,7 @@ func (i *Inode) lookup(name []byte) (Nid, error) {
 	case after == 0:
 		return 0, fs.ErrNotExist
 	case after-1 != at:
-		if b, err = i.dirBlock(buf, after-1); err != nil {
+		if b, err = i.dirBlock(after - 1); err != nil {
 			return 0, err
 		}
 	}
@@ -93,39 +115,42 @@ func (i *Inode) dirBlocks() (int, error) {
 
 // eachDirent calls visit for all of a directory's entries, . and .. too, until it returns false or an error. It checks
 // that the names are in order. The name is valid during the call.
-func (i *Inode) eachDirent(visit func(name []byte, d *disk.Dirent) (bool, error)) error {
-	if err := i.visitDirents(visit); err != nil {
+func (i *Inode) eachDirent(visit func(name []byte, d disk.Dirent) (bool, error)) error {
+	last := make([]byte, 0, disk.NameMax)
+	err := i.visitDirents(0, func(name []byte, d disk.Dirent, _ Cookie) (bool, error) {
+		if bytes.Compare(last, name) >= 0 {
+			return false, corrupt("%q is not after %q", name, last)
+		}
+		last = append(last[:0], name...)
+		return visit(name, d)
+	})
+	if err != nil {
 		return fmt.Errorf("directory %d: %w", i.nid, err)
 	}
 	return nil
 }
 
-func (i *Inode) visitDirents(visit func(name []byte, d *disk.Dirent) (bool, error)) error {
+func (i *Inode) visitDirents(from Cookie, visit func(name []byte, d disk.Dirent, next Cookie) (bool, error)) error {
 	blocks, err := i.dirBlocks()
 	if err != nil {
 		return err
 	}
-	buf := make([]byte, min(i.attr.Size, uint64(i.img.BlockSize())))
-	last := make([]byte, 0, disk.NameMax)
-	for n := range blocks {
-		b, err := i.dirBlock(buf, n)
+	k := int(from & (1<<cookieBits - 1))
+	for n := from >> cookieBits; n < Cookie(blocks); n++ {
+		b, err := i.dirBlock(int(n))
 		if err != nil {
 			return err
 		}
-		for k := range b.count {
+		for ; k < b.count; k++ {
 			name, err := b.name(k)
 			if err != nil {
 				return err
 			}
-			if bytes.Compare(last, name) >= 0 {
-				return corrupt("%q is not after %q", name, last)
-			}
-			last = append(last[:0], name...)
-			d := b.dirent(k)
-			if more, err := visit(name, &d); !more || err != nil {
+			if more, err := visit(name, b.dirent(k), n<<cookieBits|Cookie(k+1)); !more || err != nil {
 				return err
 			}
 		}
+		k = 0
 	}
 	return nil
 }
@@ -136,11 +161,11 @@ type dirBlock struct {
 	count int
 }
 
-// dirBlock reads block n of a directory into buf.
-func (i *Inode) dirBlock(buf []byte, n int) (dirBlock, error) {
+// dirBlock reads block n of a directory.
+func (i *Inode) dirBlock(n int) (dirBlock, error) {
 	off := uint64(n) << i.img.super.BlockBits
-	b := buf[:min(i.attr.Size-off, uint64(i.img.BlockSize()))]
-	if err := i.readData(b, off); err != nil {
+	b, err := i.dataBytes(off, min(i.attr.Size-off, uint64(i.img.BlockSize())))
+	if err != nil {
 		return dirBlock{}, err
 	}
 	if len(b) < disk.DirentSize {
@@ -175,7 +200,10 @@ func (b dirBlock) name(k int) ([]byte, error) {
 			name = name[:nul]
 		}
 	}
-	if err := tree.CheckName(name); err != nil && !isDot(name) {
+	if isDot(name) {
+		return name, nil
+	}
+	if err := tree.CheckName(name); err != nil {
 		return nil, corrupt("dirent %d: %w", k, err)
 	}
 	return name, nil

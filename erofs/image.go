@@ -13,6 +13,7 @@
 package erofs
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -49,6 +50,7 @@ type Nid uint64
 // Image is an open image.
 type Image struct {
 	r        io.ReaderAt
+	mem      []byte // the image, if it is in memory; then r is not used
 	size     uint64
 	super    disk.Superblock
 	version  int
@@ -59,10 +61,23 @@ type Image struct {
 // Open reads the superblock of an image of size bytes and the composefs header, if there is one. It refuses images with
 // compressed data, with data on other devices, with 48-bit block numbers and with features that it does not know.
 func Open(r io.ReaderAt, size int64) (*Image, error) {
+	return open(&Image{r: r}, size)
+}
+
+// OpenBytes is Open for an image that is in memory, such as a mapped file. The bytes that methods of the image and of its
+// inodes return are views of b then, which the caller must not change, and none of those that say so allocates.
+//
+// b may change meanwhile, as a mapped file does that somebody writes to: each access checks what it finds anew. Where a
+// mapped file became shorter an access faults; how to survive that is the caller's business (debug.SetPanicOnFault).
+func OpenBytes(b []byte) (*Image, error) {
+	return open(&Image{mem: b}, int64(len(b)))
+}
+
+func open(m *Image, size int64) (*Image, error) {
 	if size < disk.SuperblockOffset+disk.SuperblockSize {
 		return nil, fmt.Errorf("%w: %d bytes are too few", ErrNotImage, size)
 	}
-	m := &Image{r: r, size: uint64(size)}
+	m.size = uint64(size)
 	for _, step := range []func() error{
 		m.readSuperblock, m.checkSize, m.checkFeatures, m.readHeader, m.checkChecksum, m.readPrefixes, m.checkRoot,
 	} {
@@ -88,6 +103,9 @@ func (m *Image) Inodes() uint64 { return m.super.Inodes }
 
 // Size is the number of bytes that Open was told.
 func (m *Image) Size() int64 { return int64(m.size) }
+
+// Blocks is the number of blocks as the superblock has it. They are no more than the image has room for.
+func (m *Image) Blocks() uint32 { return m.super.Blocks }
 
 // BlockSize is the size of a block in bytes.
 func (m *Image) BlockSize() int { return 1 << m.super.BlockBits }
@@ -214,6 +232,7 @@ func (m *Image) checkChecksum() error {
 	if err != nil {
 		return err
 	}
+	b = bytes.Clone(b)
 	clear(b[4:8])
 	if got := ^crc32.Checksum(b, castagnoli); got != m.super.Checksum {
 		return corrupt("superblock checksum %#08x, want %#08x", got, m.super.Checksum)

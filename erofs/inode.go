@@ -22,11 +22,20 @@ type Inode struct {
 
 // Inode reads an inode. Nothing tells whether there is one at nid; other bytes may pass for one.
 func (m *Image) Inode(nid Nid) (*Inode, error) {
-	i := &Inode{img: m, nid: nid}
-	if err := i.load(); err != nil {
-		return nil, fmt.Errorf("inode %d: %w", nid, err)
+	i := new(Inode)
+	if err := m.Load(nid, i); err != nil {
+		return nil, err
 	}
 	return i, nil
+}
+
+// Load is Inode into memory that the caller has, whatever was in it. It doesn't allocate for an image in memory.
+func (m *Image) Load(nid Nid, i *Inode) error {
+	*i = Inode{img: m, nid: nid}
+	if err := i.load(); err != nil {
+		return fmt.Errorf("inode %d: %w", nid, err)
+	}
+	return nil
 }
 
 // Nid is the inode's number, which leads to it.
@@ -51,8 +60,8 @@ func (i *Inode) load() error {
 	if err := i.img.checkRange(off, disk.CompactInodeSize); err != nil {
 		return err
 	}
-	b := make([]byte, min(disk.ExtendedInodeSize, i.img.size-off)) // an extended inode is most likely
-	if err := i.img.read(b, off); err != nil {
+	b, err := i.img.bytes(off, min(disk.ExtendedInodeSize, i.img.size-off)) // an extended inode is most likely
+	if err != nil {
 		return err
 	}
 	var c disk.CompactInode

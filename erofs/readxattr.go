@@ -26,7 +26,7 @@ func (r *treeReader) setXattrs(n tree.Node, i *Inode) (*Backing, error) {
 		case strings.HasPrefix(x.Name, escapePrefix):
 			x.Name = overlayPrefix + x.Name[len(escapePrefix):]
 		case strings.HasPrefix(x.Name, overlayPrefix):
-			taken, err := o.take(x)
+			taken, err := o.take([]byte(x.Name[len(trustedPrefix):]), x.Value)
 			if err == nil && (!taken || !i.isRegular()) {
 				err = corrupt("xattr %q, which composefs escapes", x.Name)
 			}

@@ -38,7 +38,7 @@ type queued struct {
 
 // walk calls see for the root and then for each name. A directory has one name, or the walk fails; no file is opened.
 func (m *Image) walk(see func(visit) error) error {
-	m = m.buffered()
+	m = m.Buffered()
 	root, err := m.Inode(m.Root())
 	if err != nil {
 		return err
@@ -68,7 +68,7 @@ func (w *walker) directory(number int) error {
 		return corrupt("directories are larger than the image")
 	}
 	dots := 0
-	err = dir.eachDirent(func(name []byte, d *disk.Dirent) (bool, error) {
+	err = dir.eachDirent(func(name []byte, d disk.Dirent) (bool, error) {
 		if isDot(name) {
 			dots++
 			return true, q.checkDot(name, Nid(d.Nid))
@@ -92,7 +92,7 @@ func (q *queued) checkDot(name []byte, nid Nid) error {
 	return nil
 }
 
-func (w *walker) entry(number int, name string, d *disk.Dirent) error {
+func (w *walker) entry(number int, name string, d disk.Dirent) error {
 	i, err := w.img.Inode(Nid(d.Nid))
 	if err != nil {
 		return fmt.Errorf("%q: %w", name, err)

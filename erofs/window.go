@@ -65,8 +65,12 @@ func (w *windows) fill(s *window, start uint64) error {
 	return err
 }
 
-// buffered is the image, to be read by one goroutine through windows.
-func (m *Image) buffered() *Image {
+// Buffered is the image for the use of one goroutine, which reads it through a cache of 256 KiB of its own: what it returns
+// must not be used by others, nor its inodes. An image in memory is itself.
+func (m *Image) Buffered() *Image {
+	if m.mem != nil {
+		return m
+	}
 	b := *m
 	b.r = &windows{r: m.r, size: m.size}
 	return &b

@@ -50,16 +50,38 @@ func (i *Inode) Xattrs() ([]tree.Xattr, error) {
 	return xs, nil
 }
 
+// EachXattr calls visit for each xattr, as they are on disk, until it returns false. The name is prefix and rest. It
+// doesn't allocate for an image in memory.
+func (i *Inode) EachXattr(visit func(prefix string, rest, value []byte) bool) error {
+	total := 0
+	err := i.eachXattr(func(e xattrEntry) (bool, error) {
+		if total += len(e.prefix) + len(e.rest) + len(e.value); total > xattrBytesMax {
+			return false, corrupt("xattrs of more than %d bytes", xattrBytesMax)
+		}
+		return visit(e.prefix, e.rest, e.value), nil
+	})
+	if err != nil {
+		return fmt.Errorf("xattrs of inode %d: %w", i.nid, err)
+	}
+	return nil
+}
+
 // Xattr returns the value of one xattr and whether there is one of this name.
 func (i *Inode) Xattr(name string) (value []byte, ok bool, err error) {
+	return i.XattrBytes([]byte(name))
+}
+
+// XattrBytes is Xattr. It doesn't allocate for an image in memory.
+func (i *Inode) XattrBytes(name []byte) (value []byte, ok bool, err error) {
 	err = i.eachXattrBut(name, func(e xattrEntry) (bool, error) {
-		if len(e.prefix)+len(e.rest) == len(name) && name[:len(e.prefix)] == e.prefix && name[len(e.prefix):] == string(e.rest) {
-			value, ok = bytes.Clone(e.value), true
+		p := len(e.prefix)
+		if p+len(e.rest) == len(name) && string(name[:p]) == e.prefix && bytes.Equal(name[p:], e.rest) {
+			value, ok = e.value, true
 		}
 		return !ok, nil
 	})
 	if err != nil {
-		return nil, false, fmt.Errorf("xattr %q of inode %d: %w", name, i.nid, err)
+		return nil, false, fmt.Errorf("xattr %q of inode %d: %w", bytes.Clone(name), i.nid, err)
 	}
 	return value, ok, nil
 }
@@ -67,11 +89,11 @@ func (i *Inode) Xattr(name string) (value []byte, ok bool, err error) {
 // eachXattr calls visit for each xattr, the shared ones first, until it returns false or an error. What it gets is valid
 // during the call.
 func (i *Inode) eachXattr(visit func(xattrEntry) (bool, error)) error {
-	return i.eachXattrBut("", visit)
+	return i.eachXattrBut(nil, visit)
 }
 
 // eachXattrBut calls nothing if the inode's name filter says that there is no xattr of this name.
-func (i *Inode) eachXattrBut(name string, visit func(xattrEntry) (bool, error)) error {
+func (i *Inode) eachXattrBut(name []byte, visit func(xattrEntry) (bool, error)) error {
 	if i.data == i.xattrs {
 		return nil
 	}
@@ -81,7 +103,7 @@ func (i *Inode) eachXattrBut(name string, visit func(xattrEntry) (bool, error)) 
 	}
 	var h disk.XattrHeader
 	h.Decode(area)
-	if name != "" && i.img.filtered(name, h.NameFilter) {
+	if len(name) > 0 && i.img.filtered(name, h.NameFilter) {
 		return nil
 	}
 	area = area[disk.XattrHeaderSize:]
@@ -95,15 +117,17 @@ func (i *Inode) eachXattrBut(name string, visit func(xattrEntry) (bool, error)) 
 	return i.img.eachInline(area[refs:], visit)
 }
 
+var lustrePrefix = []byte("lustre.")
+
 // filtered tells whether no xattr of an inode has this name, by the inode's name filter.
-func (m *Image) filtered(name string, filter uint32) bool {
+func (m *Image) filtered(name []byte, filter uint32) bool {
 	if m.super.FeatureCompat&disk.CompatXattrFilter == 0 || m.super.XattrFilterReserve != 0 {
 		return false
 	}
-	if strings.HasPrefix(name, "lustre.") {
+	if bytes.HasPrefix(name, lustrePrefix) {
 		return false // composefs and others use different prefixes for it, and so different bits
 	}
-	return filter&(1<<filterBit([]byte(name))) != 0
+	return filter&(1<<filterBit(name)) != 0
 }
 
 func (m *Image) eachInline(area []byte, visit func(xattrEntry) (bool, error)) error {
