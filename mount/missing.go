@@ -44,7 +44,7 @@ func (e *MissingError) Error() string {
 	if more := e.Total - len(e.Missing); more > 0 {
 		fmt.Fprintf(&b, " and %d more", more)
 	}
-	return fmt.Sprintf("content is missing for %d files of the image: %s", e.Total, &b)
+	return fmt.Sprintf("objects are missing, files without content: %d: %s", e.Total, &b)
 }
 
 // missingNamed is how many missing objects an error names.
