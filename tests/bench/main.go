@@ -20,6 +20,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/flatroot/flatroot/tests/bench/kit"
 )
 
 // settings say where things are.
@@ -58,8 +60,8 @@ type cost struct {
 func main() {
 	s := &settings{}
 	flag.StringVar(&s.flatroot, "flatroot", "bin/flatroot", "`binary` to measure")
-	flag.StringVar(&s.peers, "peers", env("FLATROOT_PEERS", "/var/cache/flatroot-peers"), "`directory` of the peers")
-	flag.StringVar(&s.corpus, "corpus", env("FLATROOT_CORPUS", "/var/cache/flatroot-corpus"), "`directory` of the images")
+	flag.StringVar(&s.peers, "peers", kit.Env("FLATROOT_PEERS", "/var/cache/flatroot-peers"), "`directory` of the peers")
+	flag.StringVar(&s.corpus, "corpus", kit.Env("FLATROOT_CORPUS", "/var/cache/flatroot-corpus"), "`directory` of the images")
 	flag.StringVar(&s.work, "work", "", "`directory` on a tmpfs (a new one in /dev/shm)")
 	flag.IntVar(&s.pairs, "n", 5, "runs of each")
 	pattern := flag.String("run", "", "only rows whose name matches the `regexp`")
@@ -69,8 +71,6 @@ func main() {
 		os.Exit(1)
 	}
 }
-
-func env(name, value string) string { return cmp.Or(os.Getenv(name), value) }
 
 func run(s *settings, pattern string) error {
 	match, err := regexp.Compile(pattern)
@@ -110,15 +110,7 @@ func (s *settings) copyImage(name string) error {
 	if _, err := os.Stat(s.image(name)); err == nil {
 		return nil
 	}
-	return command("cp", "-r", filepath.Join(s.corpus, "oci", name), s.image(name))
-}
-
-func command(args ...string) error {
-	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, out)
-	}
-	return nil
+	return kit.Command("cp", "-r", filepath.Join(s.corpus, "oci", name), s.image(name))
 }
 
 func (r *row) measure(s *settings) error {
@@ -194,6 +186,5 @@ func middle(c []cost, of func(cost) float64) float64 {
 	for i := range v {
 		v[i] = of(c[i])
 	}
-	slices.Sort(v)
-	return v[len(v)/2]
+	return kit.Median(v)
 }

@@ -1,12 +1,11 @@
 package main
 
 import (
-	"bufio"
-	"crypto/sha256"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
+
+	"github.com/flatroot/flatroot/tests/bench/kit"
 )
 
 func rows() []row {
@@ -62,11 +61,7 @@ func (s *settings) link(name string) string {
 
 // native runs a C tool of the peers by its own dynamic loader, without the shell around it that bin has.
 func (s *settings) native(name string) []string {
-	usr := filepath.Join(s.peers, "root", "usr")
-	return []string{
-		filepath.Join(usr, "lib64", "ld-linux-x86-64.so.2"), "--argv0", name,
-		"--library-path", filepath.Join(usr, "lib", "x86_64-linux-gnu"), filepath.Join(usr, "bin", name),
-	}
+	return kit.Native(filepath.Join(s.peers, "root"), name)
 }
 
 func dumpRow(n int) row {
@@ -78,41 +73,10 @@ func dumpRow(n int) row {
 	args := func(s *settings) []string { return []string{"--from-file", s.path(name), s.path("image.erofs")} }
 	return row{
 		name: fmt.Sprintf("image from a dump of %d entries; `mkcomposefs`", n), goal: goal,
-		setup: func(s *settings) error { return writeDump(s.path(name), n) },
+		setup: func(s *settings) error { return kit.WriteDump(s.path(name), n) },
 		ours:  side{command: func(s *settings) []string { return append([]string{s.link("mkcomposefs")}, args(s)...) }},
 		peer:  side{command: func(s *settings) []string { return append(s.native("mkcomposefs"), args(s)...) }},
 	}
-}
-
-// writeDump writes a dump of about n entries: directories of 19 files that have objects and a symlink.
-func writeDump(path string, n int) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	w := bufio.NewWriter(f)
-	random := rand.New(rand.NewPCG(1, 2)) // the same dump every time
-	fmt.Fprintln(w, "/ 4096 40755 2 0 0 0 1700000000.0 - - -")
-	for i, dir := 1, 0; i < n; dir++ {
-		top := fmt.Sprintf("/usr%05d", dir/200)
-		if dir%200 == 0 {
-			fmt.Fprintf(w, "%s 4096 40755 2 0 0 0 1700000000.0 - - -\n", top)
-			i++
-		}
-		sub := fmt.Sprintf("%s/directory%04d", top, dir%200)
-		fmt.Fprintf(w, "%s 4096 40755 2 0 0 0 1700000000.0 - - -\n", sub)
-		i++
-		for k := range 19 {
-			d := fmt.Sprintf("%x", sha256.Sum256(fmt.Append(nil, i)))
-			fmt.Fprintf(w, "%s/file-name-%02d.conf %d 100644 1 0 0 0 17000%05d.0 %s/%s - %s\n",
-				sub, k, 65+random.IntN(200_000), i%100_000, d[:2], d[2:], d)
-			i++
-		}
-		fmt.Fprintf(w, "%s/link 20 120777 1 0 0 0 1700000000.0 ../target/of/the/link - -\n", sub)
-		i++
-	}
-	return w.Flush()
 }
 
 // after runs another side once, unmeasured, as part of the preparation.
@@ -121,7 +85,7 @@ func after(prepare func(*settings) error, d side) func(*settings) error {
 		if err := prepare(s); err != nil {
 			return err
 		}
-		return command(d.command(s)...)
+		return kit.Command(d.command(s)...)
 	}
 }
 
@@ -129,7 +93,7 @@ func fresh(s *settings) error {
 	if err := os.RemoveAll(s.path("store")); err != nil {
 		return err
 	}
-	return command(s.flatroot, "init", "--store", s.path("store"))
+	return kit.Command(s.flatroot, "init", "--store", s.path("store"))
 }
 
 func pull(image, tag string, prepare func(*settings) error) side {
@@ -143,7 +107,7 @@ func pull(image, tag string, prepare func(*settings) error) side {
 // podmanConf is what podman needs to pull: nothing of the machine's own configuration.
 func freshPodman(s *settings) error {
 	// podman leaves its overlay directory bind-mounted on itself in its own mount namespace only.
-	if err := command("rm", "-rf", s.path("podman")); err != nil {
+	if err := kit.Command("rm", "-rf", s.path("podman")); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(s.path("podman"), 0o700); err != nil {
@@ -167,7 +131,7 @@ func cfsctl(image, tag string) side {
 			if err := os.RemoveAll(s.path("cfs")); err != nil {
 				return err
 			}
-			return command("cfsctl", "--insecure", "--repo", s.path("cfs"), "--hash", "sha256", "init", s.path("cfs"))
+			return kit.Command("cfsctl", "--insecure", "--repo", s.path("cfs"), "--hash", "sha256", "init", s.path("cfs"))
 		},
 		command: func(s *settings) []string {
 			return []string{"env", "PATH=" + filepath.Join(s.peers, "bin") + ":" + os.Getenv("PATH"),
@@ -179,7 +143,7 @@ func cfsctl(image, tag string) side {
 func umociChain(image, tag string) side {
 	return side{
 		prepare: func(s *settings) error {
-			return command("rm", "-rf", s.path("umoci"), s.path("digests"), s.path("image.erofs"))
+			return kit.Command("rm", "-rf", s.path("umoci"), s.path("digests"), s.path("image.erofs"))
 		},
 		command: func(s *settings) []string {
 			return []string{"sh", "-ec", `
@@ -191,5 +155,5 @@ func umociChain(image, tag string) side {
 }
 
 func bigFile(s *settings) error {
-	return command("sh", "-c", `head -c 1073741824 /dev/urandom > "$1"`, "sh", s.path("big"))
+	return kit.Command("sh", "-c", `head -c 1073741824 /dev/urandom > "$1"`, "sh", s.path("big"))
 }
