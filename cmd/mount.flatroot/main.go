@@ -77,14 +77,28 @@ func exitCode(err error) int {
 	switch {
 	case errors.As(err, &u), errors.As(err, &o), errors.Is(err, fs.ErrPermission):
 		return exitUsage
-	case errors.Is(err, mount.ErrNoLoop), errors.Is(err, unix.ENOMEM),
+	case errors.Is(err, mount.ErrNoLoop), errors.Is(err, errNoProc), errors.Is(err, unix.ENOMEM),
 		errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
 		return exitSystem
 	}
 	return exitFailed
 }
 
+// errNoProc is a machine too bare for us: descriptors go to the kernel by their
+// names below /proc.
+var errNoProc = errors.New("/proc is not mounted: mount it first (mount -t proc proc /proc)")
+
+func needProc() error {
+	if _, err := os.Stat("/proc/self/fd"); err != nil {
+		return errNoProc
+	}
+	return nil
+}
+
 func runMount(ctx context.Context, c *command, stdout io.Writer, say func(string)) error {
+	if err := needProc(); err != nil {
+		return err
+	}
 	w, err := resolve(c, func() { say("waiting for the store, which another command has locked") })
 	if err != nil {
 		return err

@@ -284,6 +284,17 @@ func TestFakeAndVerbose(t *testing.T) {
 	must(t, mount.Unmount(f.target, mount.UnmountOptions{}))
 }
 
+// TestNoProc: an initramfs that has not come so far yet.
+func TestNoProc(t *testing.T) {
+	needMounts(t)
+	f := newFixture(t)
+	must(t, unix.Unmount("/proc", unix.MNT_DETACH))
+	code, _, stderr := call("mount.flatroot", "os:1", f.target, "-o", "store="+f.dir)
+	if code != exitSystem || stderr != "mount.flatroot: /proc is not mounted: mount it first (mount -t proc proc /proc)\n" {
+		t.Errorf("exit %d: %s", code, stderr)
+	}
+}
+
 func TestUsageText(t *testing.T) {
 	for _, name := range []string{"mount.flatroot", "mount.composefs"} {
 		code, stdout, stderr := call("/x/"+name, "--help")
