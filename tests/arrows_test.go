@@ -29,6 +29,8 @@ var arrows = map[string][]string{
 	"index":        {"oci", "store", "store/stream", "tree", "fsverity"},
 	"mount":        {"erofs", "erofs/disk", "fsverity"},
 
+	"mount/fuse/object": {"fsverity"},
+
 	"cmd/mount.flatroot": {"mount", "erofs", "store", "store/stream", "fsverity"},
 	"cmd/flatroot":       {"..."},
 }
