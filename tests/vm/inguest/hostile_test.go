@@ -14,62 +14,99 @@ import (
 	"github.com/flatroot/flatroot/tree"
 )
 
+// hostile is an image of one file that flatroot wouldn't make.
+type hostile struct {
+	name    string
+	payload string          // the object's path, as the image has it
+	digest  fsverity.Digest // zero: the image has none
+	size    int             // 0: the object's
+
+	overlay, server unix.Errno // as in tampering
+}
+
+// content is what the object of hostile images holds, and right its digest.
+var (
+	content = big["dir/small"]
+	right   = fsverity.Sum(fsverity.SHA256, content)
+)
+
+var hostiles = []hostile{
+	{name: "right", payload: right.ObjectPath(), digest: right},
+	{name: "no digest", payload: right.ObjectPath(), overlay: unix.EIO, server: unix.EIO},
+	{name: "other digest", payload: right.ObjectPath(), digest: fsverity.Sum(fsverity.SHA256, nil), overlay: unix.EIO, server: unix.EIO},
+	{name: "path with ..", payload: "../outside", digest: right, overlay: unix.EXDEV, server: unix.EIO},
+	{name: "path with .. inside", payload: right.ObjectPath()[:2] + "/../../outside", digest: right, overlay: unix.EXDEV, server: unix.EIO},
+	{name: "no such object", payload: "00/11", digest: right, overlay: unix.ENOENT, server: unix.ENOENT},
+	{name: "symlink to an object", payload: "symlink", digest: right, overlay: unix.ENOENT, server: unix.EIO},
+}
+
 // TestHostileImages mounts images that have the digest asked for, but that flatroot doesn't make: what they name without a
 // digest, or outside the objects, can't be read where all has to be verified.
 func TestHostileImages(t *testing.T) {
 	needGuest(t)
-	object := big["dir/small"]
-	d := fsverity.Sum(fsverity.SHA256, object)
-	dir := t.TempDir()
-	objects := filepath.Join(dir, "objects")
-	must(t, os.MkdirAll(filepath.Join(objects, d.ObjectPath()[:2]), 0o755))
-	plant(t, filepath.Join(objects, d.ObjectPath()), object, fsverity.SHA256)
-	plant(t, filepath.Join(dir, "outside"), object, fsverity.SHA256)
-	must(t, os.Symlink(d.ObjectPath(), filepath.Join(objects, "symlink")))
-
-	for _, row := range []struct {
-		name, payload string
-		digest        fsverity.Digest
-		errno         unix.Errno // 0: it can be read
-	}{
-		{"right", d.ObjectPath(), d, 0},
-		{"no digest", d.ObjectPath(), fsverity.Digest{}, unix.EIO},
-		{"other digest", d.ObjectPath(), fsverity.Sum(fsverity.SHA256, nil), unix.EIO},
-		{"path with ..", "../outside", d, unix.EXDEV},
-		{"path with .. inside", d.ObjectPath()[:2] + "/../../outside", d, unix.EXDEV},
-		{"no such object", "00/11", d, unix.ENOENT},
-		{"symlink to an object", "symlink", d, unix.ENOENT},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "image")
-			digest := hostileImage(t, path, row.payload, row.digest, len(object))
-			target := t.TempDir()
-			flatroot(t, "mount", path, target, "-o", "verity=require,digest="+digest.String()+",basedir="+objects)
-			defer flatroot(t, "umount", target)
-			b, err := os.ReadFile(filepath.Join(target, "file"))
-			switch {
-			case row.errno != 0 && !errors.Is(err, row.errno):
-				t.Errorf("reading %d bytes: %v, want %v", len(b), err, row.errno)
-			case row.errno == 0 && (err != nil || !bytes.Equal(b, object)):
-				t.Errorf("reading %d bytes: %v", len(b), err)
-			}
-		})
+	for _, d := range []disk{verityDisk, plainDisk} {
+		at, _ := d.mount(t)
+		dir := filepath.Join(at, "hostile")
+		objects := filepath.Join(dir, "objects")
+		d.plantHostile(t, filepath.Join(objects, right.ObjectPath()), content)
+		d.plantHostile(t, filepath.Join(dir, "outside"), content)
+		must(t, os.Symlink(right.ObjectPath(), filepath.Join(objects, "symlink")))
+		for _, row := range hostiles {
+			t.Run(d.name+"/"+row.name, func(t *testing.T) {
+				image := filepath.Join(dir, "image")
+				b, digest := row.image(t)
+				d.plantHostile(t, image, b)
+				d.each(t, func(t *testing.T, w way) {
+					if w.required() {
+						target := t.TempDir()
+						must(t, w.tryMountPath(image, digest.String(), objects, target))
+						defer flatroot(t, "umount", target)
+						row.check(t, w, target)
+					}
+				})
+			})
+		}
+		must(t, os.RemoveAll(dir))
 	}
 }
 
-// hostileImage writes an image of one file with this object path and digest, with fs-verity.
-func hostileImage(t *testing.T, path, payload string, d fsverity.Digest, size int) fsverity.Digest {
+func (d disk) plantHostile(t *testing.T, path string, content []byte) {
 	t.Helper()
+	v := victim{disk: d, digest: right}
+	v.plant(t, path, content)
+}
+
+func (row *hostile) check(t *testing.T, w way, target string) {
+	t.Helper()
+	errno := row.server
+	if w.byOverlay() {
+		errno = row.overlay
+	}
+	b, err := os.ReadFile(filepath.Join(target, "file"))
+	switch {
+	case errno != 0 && !errors.Is(err, errno):
+		t.Errorf("reading %d bytes: %v, want %v", len(b), err, errno)
+	case errno == 0 && (err != nil || !bytes.Equal(b, content)):
+		t.Errorf("reading %d bytes: %v", len(b), err)
+	}
+}
+
+// image is the image as a file, and its digest.
+func (row *hostile) image(t *testing.T) ([]byte, fsverity.Digest) {
+	t.Helper()
+	size := row.size
+	if size == 0 {
+		size = len(content)
+	}
 	tr := tree.New(fsverity.SHA256, tree.Attr{Mode: unix.S_IFDIR | 0o755, Nlink: 2})
 	n, err := tr.Add(tree.Root, []byte("file"), tree.Attr{Mode: unix.S_IFREG | 0o644, Nlink: 1, Size: uint64(size)})
 	must(t, err)
-	if !d.IsZero() {
-		must(t, tr.SetDigest(n, d))
+	if !row.digest.IsZero() {
+		must(t, tr.SetDigest(n, row.digest))
 	}
-	must(t, tr.SetPayload(n, []byte(payload)))
+	must(t, tr.SetPayload(n, []byte(row.payload)))
 	var b bytes.Buffer
 	sum, err := erofs.Write(&b, tr, erofs.WriteOptions{})
 	must(t, err)
-	plant(t, path, b.Bytes(), fsverity.SHA256)
-	return sum.Digest
+	return b.Bytes(), sum.Digest
 }

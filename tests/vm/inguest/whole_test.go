@@ -2,7 +2,6 @@ package inguest
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -18,24 +17,11 @@ import (
 	"github.com/flatroot/flatroot/store/storetest"
 )
 
-// pulled makes a store and pulls the sample into it, as os:1. It returns the image's digest.
-func pulled(t *testing.T, dir, verity, ref string) string {
+// mountNative mounts the sample by name in the kernel, and returns what is said to be checked.
+func mountNative(t *testing.T, dir, target, verity string) mounted {
 	t.Helper()
-	flatroot(t, "init", "--store", dir, "--verity", verity)
-	return flatroot(t, "pull", ref, "--store", dir)
-}
-
-// mounted is what `flatroot mount --json` reports.
-type mounted struct {
-	Mode        string `json:"mode"`
-	ImageCheck  string `json:"image_check"`
-	ObjectCheck string `json:"object_check"`
-}
-
-func mountName(t *testing.T, dir, target, options string) (m mounted) {
-	t.Helper()
-	out := flatroot(t, "mount", "os:1", target, "-o", options, "--store", dir, "--json")
-	must(t, json.Unmarshal([]byte(out), &m))
+	m, err := way{options: "mode=native,verity=" + verity}.tryMount(dir, target)
+	must(t, err)
 	return m
 }
 
@@ -66,12 +52,12 @@ func TestWholeWay(t *testing.T) {
 			}
 			storetest.Check(t, dir)
 			target := t.TempDir()
-			if m := mountName(t, dir, target, "verity=require"); m != (mounted{"native", "kernel", "kernel"}) {
+			if m := mountNative(t, dir, target, "require"); m != (mounted{"native", "kernel", "kernel"}) {
 				t.Errorf("mounted as %+v", m)
 			}
 			checkTree(t, target)
 			flatroot(t, "umount", target)
-			helper(t, "os:1", target, "-o", "verity=require,store="+dir)
+			helper(t, sampleName, target, "-o", "verity=require,store="+dir)
 			checkTree(t, target)
 			flatroot(t, "umount", target)
 			// What is complete is neither fetched nor written again.
@@ -138,8 +124,8 @@ func measure(path string) (fsverity.Digest, error) {
 // TestVerityModes makes stores where fs-verity can be had and where it can't.
 func TestVerityModes(t *testing.T) {
 	needGuest(t)
-	withVerity, _ := mountDisk(t, verityDisk)
-	plain, _ := mountDisk(t, plainDisk)
+	withVerity, _ := verityDisk.mount(t)
+	plain, _ := plainDisk.mount(t)
 	tmpfs := t.TempDir()
 	must(t, unix.Mount("tmpfs", tmpfs, "tmpfs", 0, ""))
 	t.Cleanup(func() { must(t, unix.Unmount(tmpfs, 0)) })
@@ -166,13 +152,13 @@ func TestVerityModes(t *testing.T) {
 				checkObjects(t, dir)
 			}
 			target := t.TempDir()
-			if m := mountName(t, dir, target, "verity=auto"); m != row.check {
+			if m := mountNative(t, dir, target, "auto"); m != row.check {
 				t.Errorf("verity=auto is %+v, want %+v", m, row.check)
 			}
 			checkTree(t, target)
 			flatroot(t, "umount", target)
 			if !row.secure {
-				refused(t, "mount", "os:1", target, "-o", "verity=require", "--store", dir)
+				refused(t, "mount", sampleName, target, "-o", "mode=native,verity=require", "--store", dir)
 			}
 		})
 	}
