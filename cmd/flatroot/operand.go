@@ -173,11 +173,14 @@ func isErofs(head []byte) bool {
 // openStored opens the image with a digest in a store.
 func openStored(s *store.Store, d fsverity.Digest) (*os.File, error) {
 	// Only what is registered as an image: objects are any files.
-	if _, err := s.Entry(store.Images, d.String()); err != nil {
-		if errors.Is(err, store.ErrNotFound) {
-			err = fmt.Errorf("store %s has no image %s", s.Dir(), d)
-		}
+	entry, err := s.Entry(store.Images, d.String())
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil, fmt.Errorf("store %s has no image %s", s.Dir(), d)
+	case err != nil:
 		return nil, err
+	case entry != d:
+		return nil, fmt.Errorf("store %s is damaged: images/%s leads to object %s", s.Dir(), d, entry)
 	}
 	return s.OpenObject(d)
 }
