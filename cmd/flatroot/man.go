@@ -31,7 +31,7 @@ func runMan(dir string) error {
 func pages() []*page {
 	cs := commands()
 	main := mainPage(cs)
-	all := []*page{main, mountHelperPage()}
+	all := []*page{main, mountHelperPage(), umountHelperPage()}
 	var names []string
 	for _, c := range cs {
 		if !c.hidden {

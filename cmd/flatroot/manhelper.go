@@ -39,6 +39,21 @@ func mountHelperPage() *page {
 	return p
 }
 
+// umountHelperPage is the page of the same program under its other name.
+func umountHelperPage() *page {
+	p := &page{name: "umount.flatroot", usage: "unmount an image for umount(8)", section: 8}
+	p.synopsis = []string{"umount.flatroot DIR [-flnrv] [-N NAMESPACE] [-t TYPE]"}
+	p.add("DESCRIPTION", paragraphs(`Ends the mount of an image on DIR, by umount(2), or by fusermount3 where the user may not. umount(8) calls it, as umount.fuse.flatroot too, and can do without it as root.`))
+	p.add("FLAGS", []block{
+		{term: "-l", text: "take the mount away now, and end it when nobody uses it any more"},
+		{term: "-f", text: "unmount whatever is mounted there"},
+		{term: "-N NAMESPACE", text: "unmount in this mount namespace"},
+		{term: "-n, -r, -v, -t TYPE", text: "as umount(8) has them; they change nothing"},
+	})
+	p.add("EXIT STATUS", exitBlocks([]exit{{0, "Unmounted."}, {1, "Wrong usage, or no permission."}, {32, "Not unmounted."}}))
+	return p
+}
+
 const aboutMountHelper = `mount(8) calls this program for file systems of type flatroot, also those in fstab(5) and in units of systemd.mount(5). SPEC is the path of an EROFS image if it begins with / or ., the digest of an image in the store if it is 64 or 128 hex digits, else an image's name in the store.
 
 The program is static, knows nothing of registries and is made for the initramfs too, where it needs /proc, /dev and for a mount by FUSE /dev/fuse. Called as mount.composefs it is that tool: SPEC is a path, and the option basedir is needed unless store is given.
