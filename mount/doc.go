@@ -4,7 +4,8 @@
 // out, by trying, what this kernel and these files can do (Features); NewPlan,
 // a pure function, makes a Plan of the two or refuses; Plan.Do carries it out.
 // The plan is data: it can be printed before anything is done, and it says
-// which Verification the mount will have.
+// which Verification the mount will have. Ladder tells the same of all the ways
+// of mounting, for people; Plan.Spec tells other programs what to mount.
 //
 // Words: the image is the EROFS file that holds the tree's metadata; objects
 // are the files with the content, found by fs-verity digest in one or more
@@ -21,5 +22,6 @@
 //   - A wrong digest never mounts, whatever the policy.
 //   - A policy is met or the request is refused: falling back to an older
 //     kernel interface never changes what is checked.
-//   - When Do fails nothing is left: no mount, no loop device, no directory.
+//   - When Do fails nothing is left: no mount, no loop device, no directory. A
+//     server that was started ends, since its session does.
 package mount

@@ -19,7 +19,7 @@ type Features struct {
 
 	FUSEDevice      bool   // there is a /dev/fuse
 	FUSE            bool   // it opens, and this process may mount FUSE
-	FUSELack        string // why not, where the kernel said so
+	FUSELack        string // why not, if it doesn't open or the kernel refuses
 	FUSEPassthrough bool   // the kernel offers passthrough (kernel 6.9)
 	FUSEIDMap       bool   // the kernel offers idmapped FUSE mounts (kernel 6.12)
 	Fusermount      string // path of fusermount3; empty: there is none

@@ -126,7 +126,7 @@ func fusermountLack(_ Request, f Features) error {
 	switch {
 	case f.Privileged || f.Namespaced:
 		return notFor(nil, "this way is for users who may not mount; this process has the one above")
-	case !f.FUSEDevice:
+	case !f.FUSEDevice || f.FUSELack != "":
 		return fuseDenied(f)
 	case f.Fusermount == "":
 		return lacking("install the package fuse3", "there is no fusermount3, by which any user may mount FUSE")

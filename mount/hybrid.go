@@ -19,7 +19,7 @@ func userHybridLack(_ Request, f Features) error {
 	case f.Privileged:
 		return notFor(nil, "this way is for user namespaces: root has the one above")
 	case !f.Namespaced:
-		return denied("enter one (unshare -Urm)", "hybrid mounts need root, or a user namespace with a mount namespace of its own")
+		return denied("enter such namespaces (unshare -Urm)", "hybrid mounts need root, or a user namespace with a mount namespace of its own")
 	case !f.FUSE:
 		return fuseDenied(f)
 	case !f.UserOverlay:

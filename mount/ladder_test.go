@@ -140,6 +140,7 @@ var ladderRows = []ladderRow{
 	{"user, require", require, plainUser(noVerity()), fusermountPlan, ""},
 	{"user, no fusermount", require, with(plainUser(noVerity()), func(f *Features) { f.Fusermount = "" }), "", "install the package fuse3"},
 	{"user, no fuse", require, with(plainUser(noVerity()), noFUSE), "", "there is no /dev/fuse"},
+	{"user, device shut", require, with(plainUser(noVerity()), func(f *Features) { f.FUSELack = "open /dev/fuse: permission denied" }), "", "mode 0666"},
 	{"user, hybrid", with1(auto, func(r *Request) { r.Mode = ModeHybrid }), plainUser(noVerity()), "", "unshare -Urm"},
 
 	// Passthrough is taken only when asked for, and checks only by the kernel.

@@ -192,6 +192,7 @@ func TestPlanString(t *testing.T) {
 	old := with(fullFeatures(), func(f *Features) { f.LayerAdd, f.LayerFD = false, false })
 	middle := with(noVerity(), func(f *Features) { f.LayerFD, f.Image.NoACL = false, false })
 	detached := Request{Objects: one}
+	served := Request{ExpectDigest: digestA, Objects: one, Target: "/t", NoSuid: true, Start: noServer}
 	for _, c := range []struct {
 		name string
 		r    Request
@@ -212,6 +213,27 @@ func TestPlanString(t *testing.T) {
 		{"kernel 6.6, no digest, no target", detached, old, `mode native, image=unchecked objects=kernel
   erofs ro noacl
   overlay source=flatroot:` + digestA.String() + `:native:unchecked:kernel metacopy=on redirect_dir=on verity=require layers-by:string ro
+`},
+		{"fuse", served, rootFeatures(), `mode fuse, image=sealed objects=user
+  server view=plain image=sealed objects=user
+  seal
+  fuse source=flatroot:` + digestA.String() + `:fuse:sealed:user subtype=flatroot ro rootmode=40000 default_permissions allow_other max_read=1048576 ro nosuid
+  attach /t
+`},
+		{"hybrid in a user namespace, writable", with1(idMapped(upper(served)), func(r *Request) { r.Mode, r.Check = ModeHybrid, true }),
+			with(inNamespace(rootWithVerity()), sameUpper), `mode hybrid, image=kernel objects=kernel
+  server view=useroverlay image=kernel objects=kernel
+  check
+  fuse source=flatroot subtype=flatroot ro rootmode=40000 default_permissions allow_other max_read=1048576 ro
+  idmap
+  overlay source=flatroot:` + digestA.String() + `:hybrid:kernel:kernel userxattr verity=require index=off layers-by:mount|name|string upper nosuid
+  attach /t
+`},
+		{"transient", with1(all, func(r *Request) { r.Transient = true }), fullFeatures(), `mode native, image=kernel objects=kernel
+  erofs ro noacl
+  transient
+  overlay source=flatroot:` + digestA.String() + `:native:kernel:kernel metacopy=on redirect_dir=on verity=require index=off volatile layers-by:mount|name|string upper nosuid nodev noexec
+  attach /t
 `},
 	} {
 		p, err := NewPlan(c.r, c.f)

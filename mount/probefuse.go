@@ -18,6 +18,13 @@ func (f *Features) probeFUSE() {
 	st, err := os.Stat(fuseDevice)
 	f.FUSEDevice = err == nil && st.Mode()&os.ModeCharDevice != 0
 	if !f.Privileged && !f.Namespaced {
+		// fusermount3 opens it with the user's own rights.
+		dev, err := openFUSE(0)
+		if err != nil {
+			f.FUSELack = err.Error()
+			return
+		}
+		dev.Close()
 		return
 	}
 	flags, err := offeredFUSE()

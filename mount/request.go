@@ -14,16 +14,17 @@ import (
 type Policy string
 
 const (
-	// Auto, the zero value, takes the strongest that this kernel and these file
-	// systems can do. A digest that was given is always checked.
+	// Auto, the zero value, takes the strongest that this machine, user and these
+	// file systems can do. A digest that was given is always checked.
 	Auto Policy = ""
-	// Require wants the image and every object checked by the kernel at each
-	// read: fs-verity on all of them, and an expected digest.
+	// Require wants the image and every object checked at each read, and an
+	// expected digest: by the kernel, with fs-verity on all of them, or by a FUSE
+	// server.
 	Require Policy = "require"
-	// Objects wants every object checked by the kernel, and takes the image as
+	// Objects wants every object checked, as Require does, and takes the image as
 	// it is: mount.composefs's verity option without a digest.
 	Objects Policy = "objects"
-	// Off wants no checks by the kernel. A digest that was given is checked.
+	// Off wants no checks of objects. A digest that was given is checked.
 	Off Policy = "off"
 )
 

@@ -43,8 +43,8 @@ func (s *standIn) start(_ context.Context, v Serving) error {
 
 // Opcodes of linux/fuse.h, enum fuse_opcode.
 const (
-	opForget, opGetattr, opStatfs, opGetxattr, opListxattr, opInit, opReaddir = 2, 3, 17, 22, 23, 26, 28
-	opBatchForget, opReaddirplus                                              = 42, 44
+	opLookup, opForget, opGetattr, opStatfs, opGetxattr, opListxattr, opInit, opReaddir = 1, 2, 3, 17, 22, 23, 26, 28
+	opBatchForget, opReaddirplus                                                        = 42, 44
 )
 
 // answerOne reads a request and answers it; an error ends the session.
@@ -94,9 +94,14 @@ func answerTo(opcode uint32, in []byte) ([]byte, unix.Errno) {
 		return make([]byte, 80), 0
 	case opReaddir, opReaddirplus:
 		return nil, 0
+	case opLookup:
+		return nil, unix.ENOENT
 	case opGetxattr:
 		return nil, unix.ENODATA
 	case opListxattr:
+		if binary.NativeEndian.Uint32(in) > 0 { // size, 0: tell how much there is
+			return nil, 0
+		}
 		return make([]byte, 8), 0
 	}
 	return nil, unix.ENOSYS
