@@ -50,6 +50,7 @@ func umountHelperPage() *page {
 		{term: "-N NAMESPACE", text: "unmount in this mount namespace"},
 		{term: "-n, -r, -v, -t TYPE", text: "as umount(8) has them; they change nothing"},
 	})
+	p.add("EXAMPLES", []block{{text: "by hand", code: "umount.flatroot /srv/web"}})
 	p.add("EXIT STATUS", exitBlocks([]exit{{0, "Unmounted."}, {1, "Wrong usage, or no permission."}, {32, "Not unmounted."}}))
 	return p
 }
