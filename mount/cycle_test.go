@@ -82,6 +82,33 @@ func TestCycles(t *testing.T) {
 	noPrivateDirs(t)
 }
 
+// TestServedCycles is the same for mounts with a server, which must end each time.
+func TestServedCycles(t *testing.T) {
+	needFUSE(t)
+	s := newSample(t, tmpfs(t), false)
+	requests := []Request{s.request(t, t.TempDir()), s.request(t, t.TempDir()), s.request(t, t.TempDir())}
+	requests[0].Mode, requests[1].Mode = ModeFUSE, ModeHybrid
+	requests[2].Mode, requests[2].Transient = ModeHybrid, true
+	before := snapshot(t)
+	for i := range 60 {
+		r := requests[i%len(requests)]
+		server := serveStandIn(t, &r)
+		p := plan(t, r)
+		if r.Mode == ModeHybrid {
+			forms := p.overlay().Forms
+			p.overlay().Forms = forms[i%len(forms):]
+		}
+		must(t, p.Do(context.Background()))
+		if _, err := os.ReadDir(r.Target); err != nil {
+			t.Fatal(err)
+		}
+		must(t, Unmount(r.Target, UnmountOptions{}))
+		server.running.Wait()
+	}
+	before.same(t)
+	noPrivateDirs(t)
+}
+
 func TestUnmount(t *testing.T) {
 	needMounts(t)
 	s := newSample(t, t.TempDir(), false)

@@ -8,17 +8,18 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// asFusermountEnv makes the test binary do what fusermount3 does, as far as our
-// use of it goes.
-const asFusermountEnv = "FLATROOT_TEST_AS_FUSERMOUNT"
+// asProgramEnv makes the test binary do what fusermount3 does, as far as our use
+// of it goes, or another program that tests start.
+const asProgramEnv = "FLATROOT_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
-	if how := os.Getenv(asFusermountEnv); how != "" {
-		if err := actAsFusermount(how, os.Args[1:]); err != nil {
+	if how := os.Getenv(asProgramEnv); how != "" {
+		if err := actAsProgram(how, os.Args[1:]); err != nil {
 			fmt.Fprintf(os.Stderr, "fusermount3: %v\nand a second line\n", err)
 			os.Exit(1)
 		}
@@ -27,8 +28,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func actAsFusermount(how string, args []string) error {
+func actAsProgram(how string, args []string) error {
 	switch {
+	case how == "waiter": // not that program, but one that does nothing
+		time.Sleep(time.Minute)
+		return nil
 	case how == "refuses":
 		return errors.New("user has no write access to mountpoint")
 	case how == "sends nothing":
@@ -87,7 +91,7 @@ func fusermountPlanOf(t *testing.T, r Request) *Plan {
 
 func TestFusermount(t *testing.T) {
 	needFUSE(t)
-	t.Setenv(asFusermountEnv, "well")
+	t.Setenv(asProgramEnv, "well")
 	s := newSample(t, tmpfs(t), false)
 	before := snapshot(t)
 	for _, allow := range []bool{false, true} {
@@ -125,7 +129,7 @@ func TestFusermountFails(t *testing.T) {
 	for how, text := range map[string]string{
 		"refuses": "no write access to mountpoint; and a second line", "sends nothing": "receive device", "well": "start FUSE server: no",
 	} {
-		t.Setenv(asFusermountEnv, how)
+		t.Setenv(asProgramEnv, how)
 		r := s.request(t, t.TempDir())
 		r.Start = func(context.Context, Serving) error { return errors.New("no") }
 		p := fusermountPlanOf(t, r)

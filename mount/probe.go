@@ -31,7 +31,7 @@ func Probe(r Request) (Features, error) {
 	for _, d := range r.Objects {
 		f.Objects = append(f.Objects, DirFacts{Path: d.Name(), CanVerity: canVerity(d)})
 	}
-	if r.Image != nil && r.Verity == Auto {
+	if r.Image != nil && r.ruledBySample() {
 		f.Sample = sampleObjects(r.Image, f.Image.Size, r.Objects)
 	}
 	if r.Upper != nil && r.Work != nil {

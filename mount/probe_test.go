@@ -131,3 +131,24 @@ func TestRequireRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestProbeSample: objects are looked at where another mode can check what the
+// kernel can't.
+func TestProbeSample(t *testing.T) {
+	s := newSample(t, t.TempDir(), false)
+	for _, c := range []struct {
+		r    Request
+		want int
+	}{
+		{Request{}, 1}, {Request{Verity: Require}, 0}, {Request{Verity: Require, Start: noServer}, 1},
+		{Request{Verity: Require, Start: noServer, Mode: ModeNative}, 0},
+	} {
+		r := s.request(t, "")
+		r.Verity, r.Start, r.Mode = c.r.Verity, c.r.Start, c.r.Mode
+		f, err := Probe(r)
+		must(t, err)
+		if f.Sample.Found != c.want {
+			t.Errorf("policy %q, mode %q, servers %v: %d objects were looked at", r.Verity, r.Mode, r.Start != nil, f.Sample.Found)
+		}
+	}
+}

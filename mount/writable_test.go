@@ -159,7 +159,8 @@ func TestTransientRoot(t *testing.T) {
 // held open for the test's time by a process that waits in it.
 func userNamespace(t *testing.T, base int) *os.File {
 	t.Helper()
-	c := exec.Command("sleep", "60")
+	c := exec.Command("/proc/self/exe")
+	c.Env = append(os.Environ(), asProgramEnv+"=waiter")
 	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: base, Size: 1000}}
 	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids, Pdeathsig: syscall.SIGKILL}
 	must(t, c.Start())
