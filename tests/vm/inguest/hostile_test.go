@@ -37,6 +37,12 @@ var hostiles = []hostile{
 	{name: "path with ..", payload: "../outside", digest: right, overlay: unix.EXDEV, server: unix.EIO},
 	{name: "path with .. inside", payload: right.ObjectPath()[:2] + "/../../outside", digest: right, overlay: unix.EXDEV, server: unix.EIO},
 	{name: "no such object", payload: "00/11", digest: right, overlay: unix.ENOENT, server: unix.ENOENT},
+	{name: "path from the root", payload: "/" + right.ObjectPath(), digest: right, overlay: unix.EINVAL, server: unix.EIO},
+	{name: "directory", payload: right.ObjectPath()[:2], digest: right, overlay: unix.ENOENT, server: unix.EIO},
+	{name: "fifo", payload: "fifo", digest: right, overlay: unix.ENOENT, server: unix.EIO},
+	// To overlayfs the digest is that of all there is.
+	{name: "shorter than the object", payload: right.ObjectPath(), digest: right, size: len(content) - 1, server: unix.EIO},
+	{name: "longer than the object", payload: right.ObjectPath(), digest: right, size: len(content) + 1, server: unix.EIO},
 	{name: "symlink to an object", payload: "symlink", digest: right, overlay: unix.ENOENT, server: unix.EIO},
 }
 
@@ -51,6 +57,7 @@ func TestHostileImages(t *testing.T) {
 		d.plantHostile(t, filepath.Join(objects, right.ObjectPath()), content)
 		d.plantHostile(t, filepath.Join(dir, "outside"), content)
 		must(t, os.Symlink(right.ObjectPath(), filepath.Join(objects, "symlink")))
+		must(t, unix.Mkfifo(filepath.Join(objects, "fifo"), 0o644))
 		for _, row := range hostiles {
 			t.Run(d.name+"/"+row.name, func(t *testing.T) {
 				image := filepath.Join(dir, "image")

@@ -1,0 +1,61 @@
+package inguest
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// release is the running kernel's version.
+func release(t *testing.T) (major, minor int) {
+	t.Helper()
+	var uts unix.Utsname
+	must(t, unix.Uname(&uts))
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(uts.Release[:]), "%d.%d", &major, &minor); err != nil {
+		t.Fatal(err)
+	}
+	return major, minor
+}
+
+// TestLayerForm expects the form of layers that this kernel is known to take: what was probed must not fall back.
+func TestLayerForm(t *testing.T) {
+	needGuest(t)
+	v := newVictim(t, verityDisk, layout(t))
+	want := "layers-by:name"
+	if major, minor := release(t); major > 6 || minor >= 15 {
+		want = "layers-by:mount"
+	}
+	v.disk.each(t, func(t *testing.T, w way) {
+		if w.byOverlay() {
+			plan := flatroot(t, "mount", sampleName, t.TempDir(), "--store", v.dir, "-o", w.options, "--dry-run")
+			if !strings.Contains(plan, want) {
+				t.Errorf("no %s in the plan:\n%s", want, plan)
+			}
+		}
+	})
+}
+
+// TestMounts lists each kind of mount as it was reported when it was made.
+func TestMounts(t *testing.T) {
+	needGuest(t)
+	ref := layout(t)
+	for _, d := range []disk{verityDisk, plainDisk} {
+		v := newVictim(t, d, ref)
+		d.each(t, func(t *testing.T, w way) {
+			v.again(t)
+			target := w.mount(t, v.dir)
+			var got struct {
+				Target, Image string
+				mounted
+			}
+			must(t, json.Unmarshal([]byte(flatroot(t, "mounts", "--json")), &got))
+			if got.mounted != w.want || got.Target != target || got.Image != v.digest.String() {
+				t.Errorf("listed as %+v, want %s on %s as %+v", got, v.digest, target, w.want)
+			}
+		})
+		v.unmountDisk()
+	}
+}
