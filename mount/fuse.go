@@ -39,6 +39,8 @@ func fuseDenied(f Features) error {
 		return lacking("load the module fuse (modprobe fuse), or give the container that device", reason+": there is no %s", fuseDevice)
 	case strings.Contains(lack, fs.ErrPermission.Error()):
 		return denied("let this user open it (mode 0666)", reason+", since "+fuseDevice+" doesn't open")
+	case lack == "": // Probe had no servers to look for
+		return lacking("", "%s: it was not tried", reason)
 	default:
 		return lacking("", "%s: %s", reason, lack)
 	}

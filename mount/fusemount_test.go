@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -137,6 +138,28 @@ func TestServedFailures(t *testing.T) {
 		}
 	}
 	noPrivateDirs(t)
+}
+
+// TestTargetVanishes removes the target while the server starts.
+func TestTargetVanishes(t *testing.T) {
+	needFUSE(t)
+	s := newSample(t, tmpfs(t), false)
+	for _, mode := range []Mode{ModeHybrid, ModeFUSE} {
+		r := s.request(t, filepath.Join(t.TempDir(), "target"))
+		must(t, os.Mkdir(r.Target, 0o755))
+		server := &standIn{}
+		r.Mode = mode
+		r.Start = func(ctx context.Context, v Serving) error {
+			return errors.Join(os.Remove(r.Target), server.start(ctx, v))
+		}
+		p := plan(t, r)
+		before := snapshot(t)
+		if err := p.Do(context.Background()); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "attach to") {
+			t.Errorf("%s: %v", mode, err)
+		}
+		server.running.Wait()
+		before.same(t)
+	}
 }
 
 func serveAnd(t *testing.T, r Request) Request {

@@ -19,12 +19,11 @@ func (d *doing) fusermount(ctx context.Context, s Step) error {
 	if d.target == nil {
 		return errors.New("a mount by fusermount3 can't be had detached: it is on its directory at once")
 	}
-	dev, err := runFusermount(ctx, s)
+	dev, err := d.runFusermount(ctx, s)
 	if err != nil {
 		return fmt.Errorf("mount image by fusermount3: %w", err)
 	}
 	defer dev.Close()
-	d.rollback = append(d.rollback, func() { fusermountUnmount(s.Program, s.Target, true) })
 	// The target opened before is what lies below the mount.
 	m, err := os.OpenFile(s.Target, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -40,19 +39,14 @@ func (d *doing) fusermount(ctx context.Context, s Step) error {
 
 // runFusermount runs the program as libfuse does: it mounts, and sends the
 // session's device through the socket whose number is in _FUSE_COMMFD.
-func runFusermount(ctx context.Context, s Step) (*os.File, error) {
+func (d *doing) runFusermount(ctx context.Context, s Step) (*os.File, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("make socket: %w", err)
 	}
 	ours, theirs := os.NewFile(uintptr(fds[0]), "socket"), os.NewFile(uintptr(fds[1]), "socket")
 	defer ours.Close()
-	var words []string
-	for _, o := range s.Options {
-		words = append(words, o.String())
-	}
-	words = append(words, s.Attrs...)
-	c := exec.CommandContext(ctx, s.Program, "-o", strings.Join(words, ","), "--", s.Target)
+	c := exec.CommandContext(ctx, s.Program, "-o", s.mountOptions(), "--", s.Target)
 	c.ExtraFiles = []*os.File{theirs} // descriptor 3
 	c.Env = append(os.Environ(), "_FUSE_COMMFD=3")
 	err = runQuietly(c)
@@ -60,7 +54,19 @@ func runFusermount(ctx context.Context, s Step) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Only now: before, another mount of this user may be on top there.
+	d.rollback = append(d.rollback, func() { fusermountUnmount(s.Program, s.Target, true) })
 	return receiveDevice(ours)
+}
+
+// mountOptions are a step's options and attributes as mount(8) takes them. None
+// of ours has a comma in it.
+func (s Step) mountOptions() string {
+	var words []string
+	for _, o := range s.Options {
+		words = append(words, o.String())
+	}
+	return strings.Join(append(words, s.Attrs...), ",")
 }
 
 // runQuietly runs a command and puts what it said on stderr into the error.

@@ -53,7 +53,9 @@ func Ladder(r Request, f Features) []Rung {
 		case bare:
 			g.Reason = l.lack(r, f)
 		default:
-			g.Plan, g.Reason = l.try(r, f)
+			if g.Reason = checkRequest(r, f); g.Reason == nil {
+				g.Plan, g.Reason = l.try(r, f)
+			}
 		}
 		g.OK = g.Reason == nil
 		var why *refusal
@@ -146,14 +148,7 @@ func (c *choice) see(l rung, p *Plan, err error) {
 	}
 }
 
-func (c *choice) pass(why string) {
-	for _, had := range c.passed {
-		if had == why {
-			return
-		}
-	}
-	c.passed = append(c.passed, why)
-}
+func (c *choice) pass(why string) { c.passed = appendReason(c.passed, why) }
 
 // reasonOf is an error without its advice.
 func reasonOf(err error) string {

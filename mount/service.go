@@ -25,11 +25,17 @@ const (
 
 // Service describes the FUSE server that a plan needs. It is plain data: it can
 // be printed, and sent to another process.
+//
+// Objects says what the server has to do about content with ViewPlain, which
+// alone shows any: ObjectsUser, check all that it hands out; ObjectsOnce, check
+// an object when it is opened; ObjectsKernel, open none but those whose fs-verity
+// digest, as the kernel measures it, is the one that the image names. The last two
+// come with Passthrough alone.
 type Service struct {
 	View        View            `json:"view"`
-	Digest      fsverity.Digest `json:"digest"`      // that the image must have; zero: none is expected
-	Image       ImageCheck      `json:"image"`       // ImageBlocks: the server checks each block that it uses; otherwise it reads the file as it is
-	Objects     ObjectCheck     `json:"objects"`     // ObjectsUser: the server checks all content that it hands out; ViewPlain alone has any
+	Digest      fsverity.Digest `json:"digest"` // that the image must have; zero: none is expected
+	Image       ImageCheck      `json:"image"`  // ImageBlocks: the server checks each block that it uses; otherwise it reads the file as it is
+	Objects     ObjectCheck     `json:"objects"`
 	Passthrough bool            `json:"passthrough"` // the kernel reads objects itself once they are open
 }
 

@@ -65,22 +65,28 @@ func newDirIn(parent *os.File, name string) (*os.File, error) {
 
 // transient makes the directories of a writable layer in memory.
 func (d *doing) transient() error {
-	t, err := newTmpfs()
+	err := d.makeTransient()
 	if err != nil {
 		return fmt.Errorf("make writable layer: %w", err)
 	}
-	d.memory = d.keep(t)
-	for name, at := range map[string]**os.File{"upper": &d.upper, "work": &d.work} {
-		dir, err := newDirIn(t, name)
-		if err != nil {
-			return fmt.Errorf("make writable layer: %w", err)
-		}
-		*at = d.keep(dir)
-	}
-	if err := copyRoot(d.upper, d.lower); err != nil {
-		return fmt.Errorf("make writable layer: %w", err)
-	}
 	return nil
+}
+
+func (d *doing) makeTransient() error {
+	t, err := newTmpfs()
+	if err != nil {
+		return err
+	}
+	d.memory = d.keep(t)
+	if d.upper, err = newDirIn(t, "upper"); err != nil {
+		return err
+	}
+	d.keep(d.upper)
+	if d.work, err = newDirIn(t, "work"); err != nil {
+		return err
+	}
+	d.keep(d.work)
+	return copyRoot(d.upper, d.lower)
 }
 
 // copyRoot gives a new upper directory what the tree's root has: overlayfs shows
