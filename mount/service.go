@@ -33,8 +33,8 @@ const (
 // come with Passthrough alone.
 type Service struct {
 	View        View            `json:"view"`
-	Digest      fsverity.Digest `json:"digest"` // that the image must have; zero: none is expected
-	Image       ImageCheck      `json:"image"`  // ImageBlocks: the server checks each block that it uses; otherwise it reads the file as it is
+	Digest      fsverity.Digest `json:"digest,omitzero"` // that the image must have; zero: none is expected
+	Image       ImageCheck      `json:"image"`           // ImageBlocks: the server checks each block that it uses; otherwise it reads the file as it is
 	Objects     ObjectCheck     `json:"objects"`
 	Passthrough bool            `json:"passthrough"` // the kernel reads objects itself once they are open
 }

@@ -73,3 +73,18 @@ func TestSpec(t *testing.T) {
 func header(s, image, objects string) string {
 	return strings.NewReplacer("$C", image, "$O", objects).Replace(s)
 }
+
+// TestServiceJSON: a service comes out of its text as it went in.
+func TestServiceJSON(t *testing.T) {
+	for _, s := range []Service{
+		{View: ViewPlain, Image: ImageUnchecked, Objects: ObjectsUser},
+		{View: ViewUserOverlay, Digest: digestA512, Image: ImageBlocks, Objects: ObjectsUnchecked, Passthrough: true},
+	} {
+		b, err := json.Marshal(s)
+		must(t, err)
+		var got Service
+		if err := json.Unmarshal(b, &got); err != nil || got != s {
+			t.Errorf("%s reads as %+v, %v", b, got, err)
+		}
+	}
+}
