@@ -3,8 +3,8 @@
 // Command guest is /init of a virtual machine: it loads the modules it was given, mounts the disk, runs test programs there
 // with FLATROOT_TEST=vm, and powers off. tests/vm/run.sh boots it and prints what it says.
 //
-// Test programs lie in /tests, a folder for each package: the binary "test", the package's testdata, and two files of one
-// line each, "package" with the import path and "run" with the regular expression for -test.run.
+// Test programs lie in /tests, a folder for each package: the binary "test", the package's testdata, and three files of one
+// line each, "package" with the import path, "run" and "skip" with the regular expressions for -test.run and -test.skip.
 package main
 
 import (
@@ -181,14 +181,18 @@ func line(program, name string) (string, error) {
 // runTest runs one test program, and ends with a line like go test's. Tests that only take long in an emulated machine look
 // at -test.short.
 func runTest(out io.Writer, program, name string) error {
-	pattern, err := line(program, "run")
+	run, err := line(program, "run")
+	if err != nil {
+		return err
+	}
+	skip, err := line(program, "skip")
 	if err != nil {
 		return err
 	}
 	fmt.Fprintln(out, "=== PACKAGE", name)
 	stuck := time.AfterFunc(packageTime+10*time.Second, logTasks) // if its own time limit can't end it
 	defer stuck.Stop()
-	cmd := exec.Command(program, "-test.v", "-test.short", "-test.timeout="+packageTime.String(), "-test.run="+pattern)
+	cmd := exec.Command(program, "-test.v", "-test.short", "-test.timeout="+packageTime.String(), "-test.run="+run, "-test.skip="+skip)
 	cmd.Dir = filepath.Dir(program)
 	cmd.Env = append(os.Environ(), "FLATROOT_TEST=vm", "FLATROOT_NO_SKIP=1", "TMPDIR="+disk, "HOME="+disk, "PATH=/bin")
 	cmd.Stdout, cmd.Stderr = out, out
