@@ -39,7 +39,18 @@ func TestProbeKernel(t *testing.T) {
 	before := snapshot(t)
 	f, err := Probe(Request{})
 	must(t, err)
-	if !f.Privileged || !f.Erofs || !f.Overlay || !f.Loop || !f.Memfd {
+	if !f.Privileged || f.Namespaced || !f.Erofs || !f.Overlay || !f.Loop || !f.Memfd || f.FUSE {
+		t.Errorf("probed %+v", f)
+	}
+	before.same(t)
+}
+
+func TestProbeFUSE(t *testing.T) {
+	needFUSE(t)
+	before := snapshot(t)
+	f, err := Probe(Request{Start: noServer})
+	must(t, err)
+	if !f.FUSE || !f.FUSEDevice || f.FUSELack != "" {
 		t.Errorf("probed %+v", f)
 	}
 	before.same(t)

@@ -80,6 +80,25 @@ func TestUpper(t *testing.T) {
 	noPrivateDirs(t)
 }
 
+// TestUpperElsewhere: overlayfs wants both directories on one mount.
+func TestUpperElsewhere(t *testing.T) {
+	needMounts(t)
+	r := newSample(t, t.TempDir(), false).request(t, t.TempDir())
+	dir := t.TempDir()
+	layers(t, dir, &r)
+	must(t, unix.Mount("tmpfs", r.Work.Name(), "tmpfs", 0, ""))
+	t.Cleanup(func() { unix.Unmount(r.Work.Name(), unix.MNT_DETACH) })
+	other, err := os.Open(r.Work.Name())
+	must(t, err)
+	defer other.Close()
+	r.Work = other
+	f, err := Probe(r)
+	must(t, err)
+	if _, err := NewPlan(r, f); !errors.Is(err, ErrRefused) {
+		t.Errorf("work directory on another file system: %v", err)
+	}
+}
+
 // TestReadOnlyUpper shows what the layer has, and takes nothing.
 func TestReadOnlyUpper(t *testing.T) {
 	needMounts(t)
