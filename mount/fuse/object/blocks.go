@@ -70,7 +70,7 @@ func (b *Blocks) ReadAt(p []byte, off int64) (int, error) {
 		return 0, eof
 	}
 	if err := b.read(p[:n], off); err != nil {
-		clear(p[:n])
+		clear(p)
 		return 0, err
 	}
 	return n, eof

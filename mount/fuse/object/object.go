@@ -134,7 +134,7 @@ func (p *Pool) ReadAt(r Ref, b []byte, off int64) (int, error) {
 		return 0, eof
 	}
 	if err := p.read(&r, b[:n], off); err != nil {
-		clear(b[:n])
+		clear(b)
 		return 0, err
 	}
 	return n, eof

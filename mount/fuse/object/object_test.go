@@ -173,6 +173,9 @@ func failRead(t *testing.T, r io.ReaderAt, n int, off int64, want error) {
 	}
 }
 
+// isBad tells what may be said of wrong content.
+func isBad(err error) bool { return errors.Is(err, ErrBad) }
+
 func TestMissing(t *testing.T) {
 	o := newObjects(t)
 	r := o.add(fsverity.SHA256, []byte("content"))
