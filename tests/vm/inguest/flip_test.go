@@ -125,7 +125,7 @@ func (v *victim) checkFlippedImage(t *testing.T, w way) {
 		t.Log(err)
 		return
 	}
-	defer flatroot(t, "umount", target)
+	defer unmount(t, target)
 	failed := v.intact.compare(t, target)
 	t.Logf("%d of %d paths fail", len(failed), len(v.intact))
 	if len(failed) == 0 {

@@ -67,7 +67,7 @@ func TestHostileImages(t *testing.T) {
 					if w.required() {
 						target := t.TempDir()
 						must(t, w.tryMountPath(image, digest.String(), objects, target))
-						defer flatroot(t, "umount", target)
+						defer unmount(t, target)
 						row.check(t, w, target)
 					}
 				})

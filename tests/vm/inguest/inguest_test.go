@@ -105,6 +105,12 @@ func unmountUnused(dir string) error {
 	}
 }
 
+// unmount is umount without the time that a program takes to start.
+func unmount(t *testing.T, target string) {
+	t.Helper()
+	must(t, unix.Unmount(target, unix.UMOUNT_NOFOLLOW))
+}
+
 // dropCaches makes the kernel forget what it has read from disks and servers, so that it reads again.
 func dropCaches(t *testing.T) {
 	t.Helper()

@@ -46,7 +46,9 @@ func TestMounts(t *testing.T) {
 		v := newVictim(t, d, ref)
 		d.each(t, func(t *testing.T, w way) {
 			v.again(t)
-			target := w.mount(t, v.dir)
+			target := t.TempDir()
+			_, err := w.tryMount(v.dir, target)
+			must(t, err)
 			var got struct {
 				Target, Image string
 				mounted
@@ -54,6 +56,10 @@ func TestMounts(t *testing.T) {
 			must(t, json.Unmarshal([]byte(flatroot(t, "mounts", "--json")), &got))
 			if got.mounted != w.want || got.Target != target || got.Image != v.digest.String() {
 				t.Errorf("listed as %+v, want %s on %s as %+v", got, v.digest, target, w.want)
+			}
+			flatroot(t, "umount", target)
+			if list := flatroot(t, "mounts", "--json"); list != "" {
+				t.Errorf("listed after umount: %s", list)
 			}
 		})
 		v.unmountDisk()

@@ -112,7 +112,7 @@ func (c change) test(t *testing.T, v *victim, w way) {
 		if len(failed) > 0 {
 			t.Errorf("first look %t: fails as well: %v", first, failed)
 		}
-		flatroot(t, "umount", target)
+		unmount(t, target)
 		v.heal(t)
 	}
 }

@@ -135,7 +135,7 @@ func (row *tampering) checkByPath(t *testing.T, v *victim, w way) {
 	default:
 		must(t, err)
 		v.intact.wantIntact(t, target)
-		flatroot(t, "umount", target)
+		unmount(t, target)
 	}
 }
 

@@ -58,7 +58,7 @@ func (w way) mount(t *testing.T, dir string) (target string) {
 	target = t.TempDir()
 	m, err := w.tryMount(dir, target)
 	must(t, err)
-	t.Cleanup(func() { flatroot(t, "umount", target) })
+	t.Cleanup(func() { unmount(t, target) })
 	if m != w.want {
 		t.Errorf("mounted as %+v, want %+v", m, w.want)
 	}
