@@ -23,6 +23,7 @@ list=(
 	'./fsverity Kernel'
 	'./store .'
 	'./mount .'
+	'./mount/fuse/object Kernel'
 	'./cmd/mount.flatroot . ^TestUnit$'
 	'./tests/vm/inguest .'
 )

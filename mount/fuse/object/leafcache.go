@@ -21,6 +21,7 @@ type leafCache struct {
 	mu       sync.Mutex
 	trees    lru[contentKey, *tree]
 	segments lru[segmentKey, []byte] // leaves
+	built    int64                   // bytes of content that leaves were made from so far
 }
 
 type segmentKey struct {
@@ -143,13 +144,14 @@ func (c *leafCache) load(d *descriptor, t *tree, k segmentKey) ([]byte, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.built += min(t.unit, t.size-unit*t.unit)
 	c.putSegments(t.key, base, leaves)
 	return leaves[k.segment-base], nil
 }
 
 func (c *leafCache) putSegments(k contentKey, base int64, leaves segmentLeaves) {
 	for i, l := range leaves {
-		c.segments.put(segmentKey{k, base + int64(i)}, l, int64(len(l))+segmentOverhead)
+		c.segments.put(segmentKey{k, base + int64(i)}, l, int64(cap(l))+segmentOverhead)
 		c.segments.shrink()
 	}
 }
@@ -197,6 +199,7 @@ func (c *leafCache) build(d *descriptor, t *tree) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.segments.max += cost
+	c.built += t.size
 	if err == nil {
 		c.putSegments(t.key, 0, leaves)
 	}

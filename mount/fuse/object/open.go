@@ -79,8 +79,7 @@ func (p *Pool) openIn(dir *os.File, name string) (*descriptor, error) {
 // askKernel notes the digest that the kernel checks d's content against. Any
 // failure means that there is none, and that the content is hashed here.
 func (p *Pool) askKernel(d *descriptor) {
-	digest, err := p.measure(d.fd)
-	if err == nil && !answersForOthers(d.fd) {
+	if digest, err := p.measure(d.fd); err == nil && !answersForOthers(d.fd) {
 		d.kernel = digest
 	}
 }
