@@ -15,6 +15,8 @@ CORPUS      ?= $(or $(FLATROOT_CORPUS),/var/cache/flatroot-corpus)
 FUZZTIME    ?= 10s
 # More flags for tests/bench, such as -n 3 or -run=image.
 BENCHFLAGS  ?=
+# More flags for tests/bench/mount: a short run, one minute or two. All rows, best of five: MOUNTBENCHFLAGS='-n 5'.
+MOUNTBENCHFLAGS ?= -n 2 -run '^(find|lstat|small|sequential|start)'
 # More flags for `go test`, such as -v, -json or -run=NAME.
 TESTFLAGS   ?=
 # The Debian suite that the virtual machine's kernel is of: bookworm-backports (6.12) or forky (7.x).
@@ -72,6 +74,8 @@ bench: build ## ratios to the peers, interleaved runs; as root; makes the corpus
 	tests/peers/setup.sh --bench $(PEERS)
 	FLATROOT_PEERS=$(PEERS) tests/bench/corpus.sh $(CORPUS)
 	FLATROOT_PEERS=$(PEERS) FLATROOT_CORPUS=$(CORPUS) $(GO) run ./tests/bench $(BENCHFLAGS)
+	FLATROOT_PEERS=$(PEERS) tests/bench/mount/peers.sh
+	FLATROOT_PEERS=$(PEERS) FLATROOT_CORPUS=$(CORPUS) $(GO) run ./tests/bench/mount $(MOUNTBENCHFLAGS)
 
 .PHONY: nightly
 nightly: ## the long figures: all suites at nightly size, ten minutes a fuzz target, the benchmarks
