@@ -35,6 +35,9 @@ const (
 // actVariable makes the test program do something else than test: see acts.
 const actVariable = "FLATROOT_MOUNTS_ACT"
 
+// The main thread stays the main goroutine's: it is what others see of this process, and tests give up rights in theirs.
+func init() { runtime.LockOSThread() }
+
 func TestMain(m *testing.M) {
 	if act := os.Getenv(actVariable); act != "" {
 		os.Exit(runAct(act))
@@ -78,11 +81,10 @@ func stage(name string, attr *syscall.SysProcAttr) (*exec.Cmd, error) {
 // unshare runs the tests in new namespaces and returns the exit code. The kernel kills all that is in the namespace of
 // processes when the first of them ends, and that one ends with us.
 func unshare() int {
-	runtime.LockOSThread() // Pdeathsig is about the thread
 	cmd, err := stage(stageInit, &syscall.SysProcAttr{
 		Cloneflags:   unix.CLONE_NEWPID,
 		Unshareflags: unix.CLONE_NEWNS,
-		Pdeathsig:    unix.SIGKILL,
+		Pdeathsig:    unix.SIGKILL, // when this thread ends, the main one
 	})
 	if err == nil {
 		err = cmd.Wait()

@@ -3,7 +3,9 @@ package mounts
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -25,9 +27,6 @@ var native = mode{"native", "mode=native"}
 func modes() []mode {
 	return nil
 }
-
-// allModes begins with the native one.
-func allModes() []mode { return append([]mode{native}, modes()...) }
 
 func needMounts(t testing.TB) {
 	t.Helper()
@@ -53,6 +52,7 @@ func (m mode) tryMount(img image, target string, options ...string) error {
 func (m mode) mount(t testing.TB, img image, options ...string) (dir string, unmount func()) {
 	t.Helper()
 	dir = t.TempDir()
+	must(t, os.Chmod(filepath.Dir(dir), 0o755)) // users must get there
 	must(t, m.tryMount(img, dir, options...))
 	done := false
 	unmount = func() {

@@ -1,0 +1,163 @@
+package mounts
+
+import (
+	"cmp"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// ground is a mounted image of writeGround's, on which calls are tried.
+type ground struct {
+	dir string // where it is mounted
+	tmp string // a directory that can be written
+}
+
+// at is the path of a name in the ground. Slashes at its end stay, since they matter to the kernel.
+func (g ground) at(name string) string { return g.dir + "/" + name }
+
+// call is one thing to try; it returns what came of it as text.
+type call struct {
+	name string
+	want string // what must come of it whatever the native mount says; empty: anything
+	run  func(g ground) string
+}
+
+// came is the outcome of a call that returns nothing but an error.
+func came(err error) string {
+	if err != nil {
+		return failed(err)[1:]
+	}
+	return "ok"
+}
+
+// calls are all of them.
+func calls() (all []call) {
+	for _, group := range [][]call{
+		changeCalls(), pathCalls(), resolveCalls(), directoryCalls(), readCalls(), mapCalls(), copyCalls(),
+		statCalls(), lockCalls(), xattrCalls(), runCalls(), watchCalls(), userCalls(),
+	} {
+		all = append(all, group...)
+	}
+	return sorted(all)
+}
+
+func sorted(list []call) []call {
+	slices.SortFunc(list, func(a, b call) int { return cmp.Compare(a.name, b.name) })
+	return list
+}
+
+// outcomes tries calls and returns what came of each.
+func outcomes(g ground, list []call) map[string]string {
+	got := map[string]string{}
+	for _, c := range list {
+		if _, twice := got[c.name]; twice {
+			got[c.name] = "two calls of this name"
+			continue
+		}
+		got[c.name] = c.run(g)
+	}
+	return got
+}
+
+// TestCalls tries them on each mode.
+func TestCalls(t *testing.T) {
+	needMounts(t)
+	compareCalls(t, writeGround(t, tmpfs(t)), calls())
+}
+
+// TestMountFlags tries what the usual flags of a mount forbid.
+func TestMountFlags(t *testing.T) {
+	needMounts(t)
+	img := writeGround(t, tmpfs(t))
+	list := sorted(append(runCalls(), deviceCalls()...))
+	for _, option := range []string{"nosuid", "nodev", "noexec", "nosuid,nodev,noexec"} {
+		t.Run(option, func(t *testing.T) { compareCalls(t, img, list, option) })
+	}
+}
+
+func deviceCalls() []call {
+	return []call{
+		{"device: open for reading", "", func(g ground) string { return came(open(g.at("null"), unix.O_RDONLY)) }},
+		{"device: open for writing", "", func(g ground) string { return came(open(g.at("null"), unix.O_WRONLY)) }},
+		{"device: open as a path", "", func(g ground) string { return came(open(g.at("null"), unix.O_PATH)) }},
+	}
+}
+
+// compareCalls fails where a mode's outcomes differ from the native ones without being in the table of exceptions, and where
+// the table says that they do and they don't.
+func compareCalls(t *testing.T, img image, list []call, options ...string) {
+	t.Helper()
+	want := callsOn(t, native, img, list, options...)
+	for _, c := range list {
+		if c.want != "" && want[c.name] != c.want {
+			t.Errorf("native, %s: %s, want %s", c.name, want[c.name], c.want)
+		}
+	}
+	for _, m := range modes() {
+		got := callsOn(t, m, img, list, options...)
+		for _, c := range list {
+			if bad := judge(exceptionOf(m, c.name), want[c.name], got[c.name]); bad != "" {
+				t.Errorf("%s, %s: %s", m.name, c.name, bad)
+			}
+		}
+	}
+}
+
+func callsOn(t *testing.T, m mode, img image, list []call, options ...string) map[string]string {
+	t.Helper()
+	dir, unmount := m.mount(t, img, options...)
+	defer unmount()
+	return outcomes(ground{dir: dir, tmp: tmpfs(t)}, list)
+}
+
+// judge says what is wrong with an outcome; empty: nothing.
+func judge(e *exception, want, got string) string {
+	switch {
+	case e == nil && got != want:
+		return fmt.Sprintf("%s, native %s", got, want)
+	case e == nil, got != want && got == e.outcome:
+		return ""
+	case got == want:
+		return got + " as native, which the table of exceptions denies"
+	}
+	return fmt.Sprintf("%s, native %s, by the table of exceptions %s: %s", got, want, e.outcome, e.reason)
+}
+
+// exception is an outcome of a call that a mode can't make the native one.
+type exception struct {
+	modes   []string
+	call    string
+	outcome string
+	reason  string
+}
+
+var exceptions []exception
+
+func exceptionOf(m mode, call string) *exception {
+	for i, e := range exceptions {
+		if e.call != call {
+			continue
+		}
+		for _, name := range e.modes {
+			if name == m.name {
+				return &exceptions[i]
+			}
+		}
+	}
+	return nil
+}
+
+// join is filepath.Join where the result is no path of the ground.
+func join(elem ...string) string { return filepath.Join(elem...) }
+
+// describe makes an outcome of several values.
+func describe(err error, format string, a ...any) string {
+	if err != nil {
+		return came(err)
+	}
+	return fmt.Sprintf(format, a...)
+}
