@@ -145,10 +145,6 @@ func objectsLack(f Features, overlay bool) string {
 	if !overlay {
 		return "this kernel's overlayfs has no option verity (kernel 6.6)"
 	}
-	return dirsLack(f)
-}
-
-func dirsLack(f Features) string {
 	for _, d := range f.Objects {
 		if !d.CanVerity {
 			return fmt.Sprintf("the kernel or the file system of %s has no fs-verity", d.Path)

@@ -1,7 +1,6 @@
 package mount
 
 import (
-	"errors"
 	"io/fs"
 	"strings"
 )
@@ -103,23 +102,25 @@ func passthroughLack(r Request, f Features) error {
 	return nil
 }
 
-// planPassthrough is the rung where the server opens objects and the kernel
-// reads them, so that only the kernel can check what is read.
+// planPassthrough is the rung where the server opens objects and the kernel reads
+// them. The server checks an object when it opens it, and knows nothing of what
+// is read: that it has fs-verity is not demanded, so this is no verity=require.
 func planPassthrough(r Request, f Features) (*Plan, error) {
-	objects, err := planObjects(r, f, dirsLack(f))
-	var lack *refusal
-	if errors.As(err, &lack) {
-		lack.advice = "leave passthrough out"
-		return nil, lack
-	}
-	if objects.why != "" {
-		objects.check = ObjectsOnce
+	objects := objectPlan{ObjectsOnce, "with passthrough the server doesn't see what is read"}
+	switch r.Verity {
+	case Off:
+		objects = objectPlan{check: ObjectsUnchecked}
+	case Require, Objects:
+		return nil, lacking("leave passthrough out, or use verity=auto", "verity=require needs objects checked at each read, but %s", objects.why)
 	}
 	p, err := planServed(r, f, objects)
 	if err != nil {
 		return nil, err
 	}
 	p.Service.Passthrough = true
+	if objects.check == ObjectsOnce {
+		p.Service.Objects = ObjectsUser
+	}
 	return p, p.addFUSE(f)
 }
 

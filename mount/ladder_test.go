@@ -143,10 +143,11 @@ var ladderRows = []ladderRow{
 	{"user, device shut", require, with(plainUser(noVerity()), func(f *Features) { f.FUSELack = "open /dev/fuse: permission denied" }), "", "mode 0666"},
 	{"user, hybrid", with1(auto, func(r *Request) { r.Mode = ModeHybrid }), plainUser(noVerity()), "", "unshare -Urm"},
 
-	// Passthrough is taken only when asked for, and checks only by the kernel.
-	{"passthrough, fs-verity", passthrough(Require), rootWithVerity(), "fuse plain passthrough image=kernel objects=kernel: fuse attach", ""},
-	{"passthrough, no fs-verity", passthrough(Require), rootFeatures(), "", "leave passthrough out"},
-	{"passthrough, auto, no fs-verity", passthrough(Auto), rootFeatures(), "fuse plain passthrough image=sealed objects=once: seal fuse attach", "has no fs-verity"},
+	// Passthrough is taken only when asked for, and checks no reads.
+	{"passthrough, require", passthrough(Require), rootWithVerity(), "", "leave passthrough out"},
+	{"passthrough, objects", passthrough(Objects), rootWithVerity(), "", "leave passthrough out"},
+	{"passthrough, auto, fs-verity", passthrough(Auto), rootWithVerity(), "fuse plain passthrough image=kernel objects=once: fuse attach", "doesn't see what is read"},
+	{"passthrough, auto", passthrough(Auto), rootFeatures(), "fuse plain passthrough image=sealed objects=once: seal fuse attach", "when it is opened"},
 	{"passthrough, off", passthrough(Off), rootFeatures(), "fuse plain passthrough image=sealed objects=unchecked: seal fuse attach", ""},
 	{"passthrough, old kernel", passthrough(Off), with(rootFeatures(), func(f *Features) { f.FUSEPassthrough = false }), "", "kernel 6.9"},
 	{"passthrough, no root", passthrough(Off), inNamespace(rootFeatures()), "", "passthrough needs root"},
@@ -290,7 +291,7 @@ func TestLadderOfRequest(t *testing.T) {
 	r := Request{ExpectDigest: digestA, Verity: Require, Objects: one, Target: "/t", Start: noServer}
 	want := map[string]string{
 		"native": "needs fs-verity on the image", "hybrid": "needs the kernel to check objects", "hybrid-userns": "user namespaces",
-		"fuse": "", "fusermount": "may not mount", "passthrough": "needs the kernel to check objects",
+		"fuse": "", "fusermount": "may not mount", "passthrough": "checked at each read",
 	}
 	for _, g := range Ladder(r, rootFeatures()) {
 		switch text := want[g.Name]; {

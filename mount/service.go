@@ -26,11 +26,9 @@ const (
 // Service describes the FUSE server that a plan needs. It is plain data: it can
 // be printed, and sent to another process.
 //
-// Objects says what the server has to do about content with ViewPlain, which
-// alone shows any: ObjectsUser, check all that it hands out; ObjectsOnce, check
-// an object when it is opened; ObjectsKernel, open none but those whose fs-verity
-// digest, as the kernel measures it, is the one that the image names. The last two
-// come with Passthrough alone.
+// Objects is about content with ViewPlain, which alone shows any: with ObjectsUser
+// the server checks all that it hands out, and with Passthrough each object when
+// it opens it for the kernel.
 type Service struct {
 	View        View            `json:"view"`
 	Digest      fsverity.Digest `json:"digest,omitzero"` // that the image must have; zero: none is expected

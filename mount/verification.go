@@ -90,7 +90,7 @@ var imageSentences = map[ImageCheck]string{
 }
 
 var objectSentences = map[ObjectCheck]string{
-	ObjectsKernel:    "the kernel checks the content of every object (fs-verity, verity=require)",
+	ObjectsKernel:    "the kernel checks the content of every object (overlay verity=require)",
 	ObjectsOnce:      "the FUSE server checks the content of an object when it is opened, but its file can still be changed",
 	ObjectsUser:      "the FUSE server checks the content of every object",
 	ObjectsUnchecked: "the content of objects is not checked",
