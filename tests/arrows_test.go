@@ -29,7 +29,9 @@ var arrows = map[string][]string{
 	"index":        {"oci", "store", "store/stream", "tree", "fsverity"},
 	"mount":        {"erofs", "erofs/disk", "fsverity"},
 
+	"mount/fuse":        {"mount", "mount/fuse/object", "mount/fuse/wire", "erofs", "erofs/disk", "fsverity"},
 	"mount/fuse/object": {"fsverity"},
+	"mount/fuse/wire":   nil,
 
 	"cmd/mount.flatroot": {"mount", "erofs", "store", "store/stream", "fsverity"},
 	"cmd/flatroot":       {"..."},

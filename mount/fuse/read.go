@@ -1,0 +1,87 @@
+package fuse
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/flatroot/flatroot/erofs"
+	"github.com/flatroot/flatroot/mount/fuse/object"
+	"github.com/flatroot/flatroot/mount/fuse/wire"
+)
+
+func (w *worker) read(h *wire.InHeader, body []byte) (int, error) {
+	var r wire.ReadIn
+	if !r.Decode(body) {
+		return 0, unix.EINVAL
+	}
+	if err := w.load(h); err != nil {
+		return 0, err
+	}
+	a := w.node.Attr()
+	if a.Mode&unix.S_IFMT != unix.S_IFREG {
+		return 0, unix.EINVAL
+	}
+	if r.Offset >= a.Size {
+		return 0, nil
+	}
+	b := w.space(int(min(uint64(r.Size), a.Size-r.Offset, maxReply)))
+	if err := w.readData(b, int64(r.Offset)); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// readData fills b with data of w.node, all of it before the end. Less would make the kernel take the file for shorter.
+func (w *worker) readData(b []byte, off int64) error {
+	ref, backed, err := w.object(&w.node)
+	if err != nil {
+		return err
+	}
+	if !backed {
+		_, err = w.node.ReadAt(b, off)
+		return err
+	}
+	if w.s.objects == nil {
+		return errNoObjects
+	}
+	n, err := w.s.objects.ReadAt(ref, b, off)
+	if n == len(b) && (err == nil || err == io.EOF) {
+		return nil
+	}
+	return &objectError{ref.Digest.String(), string(ref.Path), errors.Join(err, short(n, len(b)))}
+}
+
+// errNoObjects is for readers that go past overlayfs.
+var errNoObjects = fmt.Errorf("the data is in an object, which only overlayfs reads in this view: %w", erofs.ErrBacked)
+
+func short(n, want int) error {
+	if n == want {
+		return nil
+	}
+	return fmt.Errorf("%d bytes of %d", n, want)
+}
+
+// objectError says which object could not be read.
+type objectError struct {
+	digest, path string
+	err          error
+}
+
+func (e *objectError) Error() string {
+	return fmt.Sprintf("object %.80q (digest %s): %v", e.path, e.digest, e.err)
+}
+
+func (e *objectError) Unwrap() error { return e.err }
+
+// object is where the data of a backed file is. The path is a copy: others work with it who can't be interrupted by a fault.
+func (w *worker) object(i *erofs.Inode) (ref object.Ref, backed bool, err error) {
+	b, backed, err := i.Backing()
+	if err != nil || !backed {
+		return ref, false, err
+	}
+	w.path = append(w.path[:0], b.Path...)
+	return object.Ref{Digest: b.Digest, Path: w.path, Size: int64(i.Attr().Size)}, true, nil
+}
