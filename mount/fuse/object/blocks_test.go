@@ -125,7 +125,8 @@ func TestBlocksKeep(t *testing.T) {
 	checkRead(t, b, content, 10, blockWays*stride) // in place of the second
 	must(t, os.WriteFile(o.path(r), make([]byte, len(content)), 0))
 	checkRead(t, b, content, 10, 0)
-	failRead(t, b, 10, stride, ErrBad) // in place of the third
+	failRead(t, b, 10, stride, ErrBad) // in the place of the third, whose bytes are gone
+	failRead(t, b, 10, 2*stride, ErrBad)
 	checkRead(t, b, content, 10, 3*stride)
 }
 

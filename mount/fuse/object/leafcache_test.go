@@ -68,6 +68,9 @@ func TestHashOnce(t *testing.T) {
 	if p.leaves.built != r.Size {
 		t.Errorf("leaves were made from %d bytes of %d", p.leaves.built, r.Size)
 	}
+	if p.leaves.segments.max != defaultLeafBytes/2 {
+		t.Errorf("%d bytes are for leaves once all are made", p.leaves.segments.max)
+	}
 }
 
 // TestWholeKeepsNothing: a READ of all leaves no leaves.

@@ -160,14 +160,14 @@ func clip(size int64, b []byte, off int64) (int, error) {
 // and fails may be of a file that was replaced by a good one since: the object is
 // opened by name again, once.
 func (p *Pool) read(r *Ref, b []byte, off int64) error {
-	for {
+	for again := false; ; again = true {
 		d, kept, err := p.files.get(r.Path)
 		if err != nil {
 			return err
 		}
 		err = p.readFrom(d, r, b, off)
 		p.files.put(d, err != nil)
-		if err == nil || !kept {
+		if err == nil || !kept || again {
 			return err
 		}
 	}
