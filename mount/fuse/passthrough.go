@@ -62,7 +62,7 @@ func (w *worker) backing() (int32, error) {
 		}
 		f, err := w.s.objects.Open(ref)
 		if err != nil {
-			return 0, &objectError{ref.Digest.String(), string(ref.Path), err}
+			return 0, withDigest(err, ref)
 		}
 		defer f.Close() // the kernel has its own reference
 		return w.openBacking(f), nil

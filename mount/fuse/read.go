@@ -1,7 +1,6 @@
 package fuse
 
 import (
-	"errors"
 	"fmt"
 	"io"
 
@@ -51,30 +50,22 @@ func (w *worker) readData(b []byte, off int64) error {
 	if n == len(b) && (err == nil || err == io.EOF) {
 		return nil
 	}
-	return &objectError{ref.Digest.String(), string(ref.Path), errors.Join(err, short(n, len(b)))}
+	if err == nil || err == io.EOF {
+		err = fmt.Errorf("object %.80q: %d bytes of %d: %w", ref.Path, n, len(b), io.ErrUnexpectedEOF)
+	}
+	return withDigest(err, ref)
 }
 
 // errNoObjects is for readers that go past overlayfs.
 var errNoObjects = fmt.Errorf("the data is in an object, which only overlayfs reads in this view: %w", erofs.ErrBacked)
 
-func short(n, want int) error {
-	if n == want {
-		return nil
+// withDigest completes the message about an object, which names its path.
+func withDigest(err error, ref object.Ref) error {
+	if ref.Digest.IsZero() {
+		return fmt.Errorf("%w (the image has no digest)", err)
 	}
-	return fmt.Errorf("%d bytes of %d", n, want)
+	return fmt.Errorf("%w (digest %v)", err, ref.Digest)
 }
-
-// objectError says which object could not be read.
-type objectError struct {
-	digest, path string
-	err          error
-}
-
-func (e *objectError) Error() string {
-	return fmt.Sprintf("object %.80q (digest %s): %v", e.path, e.digest, e.err)
-}
-
-func (e *objectError) Unwrap() error { return e.err }
 
 // object is where the data of a backed file is. The path is a copy: others work with it who can't be interrupted by a fault.
 func (w *worker) object(i *erofs.Inode) (ref object.Ref, backed bool, err error) {
