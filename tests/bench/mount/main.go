@@ -2,7 +2,7 @@
 // line by line whether the goals are met. Everything is relative to the native mount (EROFS and overlayfs) of the same run:
 // on a shared machine nothing else means anything.
 //
-//	go run ./tests/bench/mount [-n ROUNDS] [-run REGEXP] [-sides A,B] [-json FILE]
+//	go run ./tests/bench/mount [-n ROUNDS] [-run REGEXP] [-sides A,B] [-other BINARY] [-json FILE]
 //
 // All sides take turns at each row, in alternating order, each time on a mount of its own: "cold" is the first pass over a
 // fresh mount, "warm" the better of two more. Objects lie on a tmpfs and the images in page cache, so the disk has no part.
@@ -26,6 +26,7 @@ import (
 // settings are the command line.
 type settings struct {
 	flatroot, helper string // our binaries
+	other            string // another build of helper; empty: none
 	peers            string // as tests/peers/setup.sh and peers.sh made them
 	corpus           string // as tests/bench/corpus.sh made it
 	work             string // on a tmpfs; empty: a new one
@@ -62,6 +63,7 @@ func parse() (*settings, error) {
 	var rows, sides string
 	flag.StringVar(&s.flatroot, "flatroot", "bin/flatroot", "`binary` that makes the images")
 	flag.StringVar(&s.helper, "helper", "bin/mount.flatroot", "`binary` to measure")
+	flag.StringVar(&s.other, "other", "", "another build of the helper, to compare: its sides are marked with "+otherMark+" (`binary`)")
 	flag.StringVar(&s.peers, "peers", kit.Env("FLATROOT_PEERS", "/var/cache/flatroot-peers"), "`directory` of the peers")
 	flag.StringVar(&s.corpus, "corpus", kit.Env("FLATROOT_CORPUS", "/var/cache/flatroot-corpus"), "`directory` of the images")
 	flag.StringVar(&s.work, "work", "", "`directory` on a tmpfs, kept for the next run (default: a new one in /dev/shm, removed)")
@@ -78,7 +80,10 @@ func parse() (*settings, error) {
 	if sides != "" {
 		s.sides = strings.Split(sides, ",")
 	}
-	for _, p := range []*string{&s.flatroot, &s.helper, &s.peers, &s.corpus} {
+	for _, p := range []*string{&s.flatroot, &s.helper, &s.other, &s.peers, &s.corpus} {
+		if *p == "" {
+			continue
+		}
 		if *p, err = filepath.Abs(*p); err != nil {
 			return nil, err
 		}

@@ -59,7 +59,7 @@ func TestGoalsNameRows(t *testing.T) {
 		rows = append(rows, row.name+" cold", row.name+" warm")
 	}
 	for _, row := range rows {
-		for _, s := range allSides() {
+		for _, s := range new(settings).allSides() {
 			r.add(sample{Row: row, Side: s.name, CPU: 1, Server: 1, Wall: 1, RssAnon: 1})
 		}
 	}

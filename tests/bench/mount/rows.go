@@ -162,7 +162,7 @@ func (r row) wants(d *data, s side) bool {
 	if s.name == composefsC || s.full && r.image(d).name != d.tree.name {
 		return false
 	}
-	return len(r.sides) == 0 || slices.Contains(r.sides, s.name)
+	return len(r.sides) == 0 || slices.Contains(r.sides, strings.TrimSuffix(s.name, otherMark))
 }
 
 func writeSample(w io.Writer, s sample) error { return json.NewEncoder(w).Encode(s) }

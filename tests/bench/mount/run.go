@@ -43,8 +43,9 @@ func measureAll(s *settings) error {
 // usable keeps the sides that were chosen and can mount here; why one can't is said once.
 func (d *data) usable() ([]side, error) {
 	var list []side
-	for _, s := range allSides() {
-		chosen := len(d.settings.sides) == 0 || s.name == native || slices.Contains(d.settings.sides, s.name)
+	for _, s := range d.settings.allSides() {
+		name := strings.TrimSuffix(s.name, otherMark)
+		chosen := len(d.settings.sides) == 0 || name == native || slices.Contains(d.settings.sides, name)
 		if !chosen {
 			continue
 		}
@@ -76,7 +77,7 @@ func (d *data) try(s side) error {
 
 // makeFull writes the tree with all its data as one EROFS image, from the native mount.
 func (d *data) makeFull(file string) (err error) {
-	m, err := allSides()[0].mount(d, d.tree)
+	m, err := d.settings.allSides()[0].mount(d, d.tree)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,15 +39,28 @@ const (
 	composefsC  = "mount.composefs" // started only: once mounted it is native
 )
 
-func allSides() []side {
+// allSides lists them in the order of the report; of our modes that have a server, there is one more for another build of it.
+func (s *settings) allSides() []side {
+	list := []side{{name: native, command: ours(s.helper, "mode=native,verity=off"), native: true}}
+	for _, mode := range []struct{ name, options string }{
+		{hybrid, "mode=hybrid,verity=off"},
+		{pure, "mode=fuse,verity=off"},
+		{verified, "mode=fuse,verity=require"},
+		{passthrough, "mode=fuse,verity=off,passthrough"},
+	} {
+		list = append(list, side{name: mode.name, command: ours(s.helper, mode.options)})
+		if s.other != "" {
+			list = append(list, side{name: mode.name + otherMark, command: ours(s.other, mode.options)})
+		}
+	}
+	return append(list, peerSides()...)
+}
+
+// otherMark is added to the names of the sides that run the other build.
+const otherMark = "′"
+
+func peerSides() []side {
 	return []side{
-		{name: native, command: ours("mode=native,verity=off"), native: true},
-		{name: hybrid, command: ours("mode=hybrid,verity=off")},
-		{name: pure, command: ours("mode=fuse,verity=off")},
-		{name: verified, command: func(d *data, i image, target string) []string {
-			return ours("mode=fuse,verity=require,digest="+i.digest)(d, i, target)
-		}},
-		{name: passthrough, command: ours("mode=fuse,verity=off,passthrough")},
 		{name: cfsFuse, stays: true, command: func(d *data, i image, target string) []string {
 			return append(kit.Native(d.settings.peerRoot(), "cfs-fuse"),
 				"-f", "-o", "source="+i.path+",basedir="+d.objects+",allow_other", target)
@@ -63,9 +77,13 @@ func allSides() []side {
 // peerRoot is where tests/bench/mount/peers.sh unpacked them.
 func (s *settings) peerRoot() string { return filepath.Join(s.peers, "fuse", "root") }
 
-func ours(options string) func(d *data, i image, target string) []string {
+func ours(helper, options string) func(d *data, i image, target string) []string {
 	return func(d *data, i image, target string) []string {
-		return []string{d.settings.helper, i.path, target, "-o", options + ",basedir=" + d.objects}
+		o := options + ",basedir=" + d.objects
+		if strings.Contains(o, "verity=require") {
+			o += ",digest=" + i.digest
+		}
+		return []string{helper, i.path, target, "-o", o}
 	}
 }
 
