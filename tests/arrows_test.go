@@ -30,6 +30,7 @@ var arrows = map[string][]string{
 	"mount":        {"erofs", "erofs/disk", "fsverity"},
 
 	"mount/fuse":        {"mount", "mount/fuse/object", "mount/fuse/wire", "erofs", "erofs/disk", "fsverity"},
+	"mount/fuse/keeper": {"mount", "mount/fuse", "erofs", "fsverity"},
 	"mount/fuse/object": {"fsverity"},
 	"mount/fuse/wire":   nil,
 

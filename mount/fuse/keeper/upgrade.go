@@ -1,0 +1,67 @@
+package keeper
+
+import (
+	"fmt"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// upgrade starts a server from the program that is now where the keeper's came
+// from. The one that runs goes on until the new one is ready, and for good if that
+// never happens.
+func (k *keeper) upgrade() {
+	if k.given != nil || !k.any(serving) || len(k.children) > 1 {
+		k.log.print(prioWarning, "upgrade: a server is being replaced already")
+		return
+	}
+	if k.state.Exe == "" {
+		k.log.print(prioError, "upgrade: the path of the program is not known")
+		return
+	}
+	c, err := k.spawnServer(root+k.state.Exe, k.state.Readers)
+	if err != nil {
+		k.log.print(prioError, fmt.Sprintf("upgrade: %v; the server that runs goes on", err))
+		return
+	}
+	c.upgraded = true
+	k.add(c)
+}
+
+// completeUpgrade follows the end of old, which was told to stop. The new server
+// has shown that the new program works and can read the state of this one, so the
+// keeper becomes that too; it would otherwise replace a server that dies later by
+// one of the old program.
+func (k *keeper) completeUpgrade(old *child) {
+	if k.given != nil || len(k.children) != 1 || !k.children[0].upgraded || k.children[0].phase != serving {
+		return
+	}
+	c := k.children[0]
+	c.upgraded = false
+	k.log.print(prioNotice, fmt.Sprintf("upgrade: server %d has taken over from %d", c.pid, old.pid))
+	if err := k.become(root+k.state.Exe, c); err != nil {
+		k.log.print(prioError, fmt.Sprintf("upgrade: keeper stays as it is: %v", err))
+	}
+}
+
+// become replaces this program in place: same process, same parent of the server,
+// same descriptors by the same numbers. It returns only if that fails.
+func (k *keeper) become(exe string, c *child) error {
+	s := *k.state
+	s.Servers = []adopted{{PID: c.pid, Control: c.controlFD, Messages: c.messagesFD, Clones: c.clones}}
+	m, err := s.memory()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(m)
+	all := append(s.descriptors(), m)
+	defer keepBack(all)
+	if err := passOn(all); err != nil {
+		return err
+	}
+	signal.Ignore(unix.SIGHUP) // rather than to die of one before the new program attends to it
+	defer k.attendSignals()
+	err = syscall.Exec(exe, keeperRole.argv(&s, m), keeperRole.environ())
+	return fmt.Errorf("run %s: %w", exe, err)
+}
