@@ -34,7 +34,7 @@ var arrows = map[string][]string{
 	"mount/fuse/object": {"fsverity"},
 	"mount/fuse/wire":   nil,
 
-	"cmd/mount.flatroot": {"mount", "erofs", "store", "store/stream", "fsverity"},
+	"cmd/mount.flatroot": {"mount", "mount/fuse/keeper", "erofs", "store", "store/stream", "fsverity"},
 	"cmd/flatroot":       {"..."},
 }
 

@@ -130,11 +130,11 @@ func (c *console) patient(spec string) (*patient, error) {
 		if err != nil {
 			return nil, err
 		}
-		r := mount.Request{Image: w.image, ExpectDigest: w.digest, Objects: w.objects, Target: anyTarget, Start: startServers(mount.Options{}, false)}
+		r := mount.Request{Image: w.image, ExpectDigest: w.digest, Objects: w.objects, Target: anyTarget, Start: launcher(mount.Options{}, false).Start}
 		return &patient{request: r, exists: true, closer: w}, nil
 	}
 	q := &patient{sample: true}
-	q.request.Target, q.request.Start = anyTarget, startServers(mount.Options{}, false)
+	q.request.Target, q.request.Start = anyTarget, launcher(mount.Options{}, false).Start
 	q.request.ExpectDigest = fsverity.Sum(fsverity.SHA256, nil)
 	dir, verity, err := c.objectsPlace()
 	if err != nil {

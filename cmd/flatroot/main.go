@@ -14,9 +14,14 @@ package main
 import (
 	"os"
 	"path/filepath"
+
+	"github.com/flatroot/flatroot/mount/fuse/keeper"
 )
 
 func main() {
+	if code, is := keeper.Main(os.Args); is {
+		os.Exit(code)
+	}
 	args := os.Args[1:]
 	switch filepath.Base(os.Args[0]) {
 	case "mkcomposefs":

@@ -24,7 +24,7 @@ func mountCommand() *command {
 		flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "options", Aliases: []string{"o"}, Usage: "mount with `OPTIONS`"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "mount nothing, show what would be done; with --json as a mount specification"},
-			&cli.BoolFlag{Name: "foreground", Usage: "serve a FUSE mount until it is unmounted, as service managers like it"},
+			&cli.BoolFlag{Name: "foreground", Usage: "stay until a mount with a FUSE server is unmounted, and unmount it when told to end, as service managers like it"},
 			&cli.StringFlag{Name: "log", Usage: "write the messages of a FUSE mount's server to `FILE`; default: the journal"},
 		},
 		examples: []example{
@@ -88,6 +88,8 @@ func runMount(ctx context.Context, c console, m *mountRequest, stdout io.Writer)
 		return err
 	}
 	defer r.CloseOptions()
+	l := launcher(m.options, m.foreground)
+	r.Start = l.Start
 	p, err := planMount(r)
 	if err != nil {
 		return err
@@ -98,7 +100,10 @@ func runMount(ctx context.Context, c console, m *mountRequest, stdout io.Writer)
 	if err := p.Do(ctx); err != nil {
 		return err
 	}
-	return c.reportMount(stdout, m, r, p)
+	if err := c.reportMount(stdout, m, r, p); err != nil || !m.foreground || p.Service == nil {
+		return err
+	}
+	return l.Foreground(func() error { return mount.Unmount(m.dir, mount.UnmountOptions{Lazy: true}) })
 }
 
 func planMount(r mount.Request) (*mount.Plan, error) {

@@ -12,10 +12,14 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/flatroot/flatroot/mount/fuse/keeper"
 	"github.com/flatroot/flatroot/tests/testenv"
 )
 
 func TestMain(m *testing.M) {
+	if code, is := keeper.Main(os.Args); is {
+		os.Exit(code) // a FUSE server of a script's mount
+	}
 	testscript.Main(m, map[string]func(){
 		"flatroot":       main,
 		"mkcomposefs":    main,

@@ -1,7 +1,11 @@
 package main
 
-import "github.com/flatroot/flatroot/mount"
+import (
+	"github.com/flatroot/flatroot/mount"
+	"github.com/flatroot/flatroot/mount/fuse/keeper"
+)
 
-// startServers is how FUSE servers are started for mounts with these options;
-// nil where there are none.
-func startServers(mount.Options, bool) mount.StartFunc { return nil }
+// launcher is what FUSE servers are started with for mounts with these options.
+func launcher(o mount.Options, foreground bool) *keeper.Launcher {
+	return keeper.NewLauncher(keeper.Options{Log: o.Log, Foreground: foreground})
+}

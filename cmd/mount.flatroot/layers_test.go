@@ -13,7 +13,7 @@ import (
 )
 
 // layerModes are the modes that can have a writable layer and mapped owners.
-var layerModes = []string{"native"}
+var layerModes = []string{"native", "hybrid"}
 
 // mounted calls the helper for os:1 and unmounts when the test has looked.
 func (f *fixture) mounted(t *testing.T, options string, look func()) {

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/flatroot/flatroot/mount"
+	"github.com/flatroot/flatroot/mount/fuse/keeper"
 )
 
 // Exit codes of mount(8), which helpers share. As mount.composefs every failure
@@ -32,6 +33,9 @@ const (
 )
 
 func main() {
+	if code, is := keeper.Main(os.Args); is {
+		os.Exit(code)
+	}
 	os.Exit(run(os.Args, os.Stdout, os.Stderr))
 }
 
@@ -109,6 +113,8 @@ func runMount(ctx context.Context, c *command, stdout io.Writer, say func(string
 		return err
 	}
 	defer r.CloseOptions()
+	l := keeper.NewLauncher(keeper.Options{Log: c.options.Log, Foreground: c.foreground})
+	r.Start = l.Start
 	p, err := makePlan(r)
 	if err != nil {
 		return err
@@ -125,7 +131,10 @@ func runMount(ctx context.Context, c *command, stdout io.Writer, say func(string
 		return err
 	}
 	c.report(p, say)
-	return nil
+	if !c.foreground || p.Service == nil {
+		return nil
+	}
+	return l.Foreground(func() error { return mount.Unmount(c.dir, mount.UnmountOptions{Lazy: true}) })
 }
 
 // report says what was reached: when asked, and without being asked when it is

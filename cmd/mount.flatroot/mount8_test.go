@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/flatroot/flatroot/mount"
+	"github.com/flatroot/flatroot/mount/fuse/keeper"
 	"github.com/flatroot/flatroot/tests/testenv"
 )
 
@@ -24,6 +25,9 @@ const waiterName = "waiter"
 
 // TestMain makes the test program the helper when it is called as one.
 func TestMain(m *testing.M) {
+	if code, is := keeper.Main(os.Args); is {
+		os.Exit(code) // a FUSE server of one of our mounts
+	}
 	if os.Args[0] == waiterName {
 		io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
@@ -78,6 +82,9 @@ func TestMount8(t *testing.T) {
 		{"-N", "/proc/self/ns/mnt", "-t", "flatroot", "os:1", "DIR", "-o", store},
 		{"-t", "flatroot", "-o", "defaults,noatime,_netdev,nofail,x-y.z,X-mount.mkdir,user,private," + store, "os:1", "DIR"},
 		{"-t", "flatroot", f.image, "DIR", "-o", "digest=" + f.digest.String() + "," + objects},
+		{"-t", "flatroot", "os:1", "DIR", "-o", store + ",mode=native"},
+		{"-t", "flatroot", "os:1", "DIR", "-o", store + ",mode=hybrid,nodev"},
+		{"-t", "flatroot", "os:1", "DIR", "-o", store + ",mode=fuse,verity"},
 		{"-t", "composefs", f.image, "DIR", "-o", objects},
 		{"-t", "composefs", "os:1", "DIR", "-o", store + ",tryverity"},
 	} {

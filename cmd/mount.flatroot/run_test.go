@@ -142,7 +142,11 @@ func TestMount(t *testing.T) {
 		{"mount.flatroot", f.image, "DIR", "-o", "store=" + f.dir},
 		{"mount.flatroot", f.image, "DIR", "-o", "basedir=" + objects + ",digest=" + hex, "-t", "flatroot.x"},
 		{"mount.flatroot", f.image, "DIR", "-o", "basedir=" + t.TempDir() + ":" + objects + ",mode=native"},
+		{"mount.flatroot", "os:1", "DIR", "-o", "ro,mode=hybrid,store=" + f.dir},
+		{"mount.flatroot", "os:1", "DIR", "-o", "ro,mode=fuse,verity,store=" + f.dir},
+		{"mount.flatroot", f.image, "DIR", "-o", "ro,mode=fuse,passthrough,verity=off,basedir=" + objects},
 		{"mount.composefs", f.image, "DIR", "-o", "basedir=" + objects, "-t", "composefs"},
+		{"mount.composefs", f.image, "DIR", "-o", "verity,mode=fuse,basedir=" + objects + ",digest=" + hex},
 		{"mount.composefs", f.image, "DIR", "-o", "ro,tryverity,basedir=" + objects},
 		{"mount.composefs", "os:1", "DIR", "-o", "tryverity,verity=auto,store=" + f.dir},
 	} {
@@ -219,12 +223,12 @@ func TestFailures(t *testing.T) {
 		{[]string{text, f.target, "-o", withStore}, 32, "not an EROFS image"},
 		{[]string{"/nowhere", f.target, "-o", withStore}, 32, "open image"},
 		{[]string{f.image, f.target, "-o", withStore + ",verity"}, 32, "give digest=HEX"},
-		{[]string{"os:1", f.target, "-o", withStore + ",mode=hybrid"}, 32, "not available in this build"},
+		{[]string{"os:1", f.target, "-o", withStore + ",mode=fuse,log=/nowhere/log"}, 32, "open log /nowhere/log"},
 		{[]string{"os:1", f.target, "-o", withStore + ",upperdir=/u"}, 1, "upperdir needs workdir"},
 		{[]string{"os:1", f.target, "-o", withStore + ",upperdir=/nowhere,workdir=/w"}, 32, "option upperdir"},
 		{[]string{"os:1", f.target, "-o", withStore + ",idmap=/nowhere"}, 32, "option idmap"},
 		{[]string{"os:1", f.target, "-o", withStore + ",remount,ro"}, 1, "unmount and mount again"},
-		{[]string{f.image, f.target, "-o", withStore + ",basedir=" + f.dir}, 32, "lies within another"},
+		{[]string{f.image, f.target, "-o", withStore + ",mode=native,basedir=" + f.dir}, 32, "lies within another"},
 		{[]string{"os:1", f.target, "-o", withStore, "-N", "/nowhere"}, 32, "open mount namespace"},
 	} {
 		code, stdout, stderr := call("mount.flatroot", row.args...)
@@ -272,7 +276,7 @@ func TestComposefsFailures(t *testing.T) {
 func TestFakeAndVerbose(t *testing.T) {
 	needMounts(t)
 	f := newFixture(t)
-	code, _, stderr := call("mount.flatroot", "os:1", f.target, "-fv", "-o", "nodev,store="+f.dir)
+	code, _, stderr := call("mount.flatroot", "os:1", f.target, "-fv", "-o", "nodev,mode=native,store="+f.dir)
 	if code != 0 || !strings.Contains(stderr, "mode native") || !strings.Contains(stderr, "ro nodev") {
 		t.Errorf("exit %d: %s", code, stderr)
 	}
@@ -282,6 +286,63 @@ func TestFakeAndVerbose(t *testing.T) {
 		t.Errorf("exit %d: %s", code, stderr)
 	}
 	must(t, mount.Unmount(f.target, mount.UnmountOptions{}))
+}
+
+// bareDev leaves nothing in /dev but null, and a FUSE device that opens for
+// nobody but root if there shall be one.
+func bareDev(t *testing.T, fuse bool) {
+	t.Helper()
+	must(t, unix.Mount("tmpfs", "/dev", "tmpfs", 0, "mode=0755"))
+	device := func(name string, mode uint32, major, minor uint32) {
+		must(t, unix.Mknod("/dev/"+name, unix.S_IFCHR|mode, int(unix.Mkdev(major, minor))))
+	}
+	device("null", 0o666, 1, 3)
+	if fuse {
+		device("fuse", 0o600, 10, 229) // FUSE_MINOR of linux/miscdevice.h
+	}
+}
+
+func TestNoFUSE(t *testing.T) {
+	needMounts(t)
+	f := newFixture(t)
+	bareDev(t, false)
+	for _, options := range []string{"mode=fuse", "mode=hybrid", "mode=fuse,passthrough"} {
+		code, stdout, stderr := call("mount.flatroot", "os:1", f.target, "-o", options+",store="+f.dir)
+		if code != exitFailed || stdout != "" || !strings.Contains(stderr, "modprobe fuse") || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%s: exit %d: %s%s", options, code, stdout, stderr)
+		}
+	}
+	// What else can be had is had.
+	if code, _, stderr := call("mount.flatroot", "os:1", f.target, "-o", "ro,store="+f.dir); code != 0 || !strings.Contains(stderr, "mode native") {
+		t.Errorf("auto: exit %d: %s", code, stderr)
+	}
+	must(t, mount.Unmount(f.target, mount.UnmountOptions{}))
+}
+
+// TestNoNamespace: a user without rights, and without fusermount3, whose FUSE
+// device opens for nobody.
+func TestNoNamespace(t *testing.T) {
+	needMounts(t)
+	testenv.Need(t, "fuse")
+	f := newFixture(t)
+	bareDev(t, true)
+	t.Setenv("PATH", "/nowhere")
+	if _, err := os.Stat("/usr/bin"); err == nil { // where fusermount3 would be found all the same
+		must(t, unix.Mount("tmpfs", "/usr/bin", "tmpfs", 0, "mode=0755"))
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var none [2]unix.CapUserData
+	must(t, unix.Capset(&header, &none[0]))
+	code, _, stderr := call("mount.flatroot", "os:1", f.target, "-o", "store="+f.dir)
+	for _, text := range []string{"native mounts need root", "hybrid mounts need root, or a user namespace", "there is no fusermount3",
+		"unshare -Urm", "install the package fuse3"} {
+		if !strings.Contains(stderr, text) {
+			t.Errorf("no %q in %s", text, stderr)
+		}
+	}
+	if code != exitUsage || strings.Count(stderr, "\n") != 1 {
+		t.Errorf("exit %d: %s", code, stderr)
+	}
 }
 
 // TestNoProc: an initramfs that has not come so far yet.
@@ -311,7 +372,8 @@ func TestUnprivileged(t *testing.T) {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var none [2]unix.CapUserData // 64 capabilities, in two words
 	must(t, unix.Capset(&header, &none[0]))
-	code, _, stderr := call("mount.flatroot", "os:1", f.target, "-o", "store="+f.dir)
+	// Other modes may be had, by fusermount3.
+	code, _, stderr := call("mount.flatroot", "os:1", f.target, "-o", "mode=native,store="+f.dir)
 	if code != exitUsage || !strings.Contains(stderr, "need root") {
 		t.Errorf("exit %d: %s", code, stderr)
 	}
