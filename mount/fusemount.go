@@ -75,8 +75,9 @@ func (d *doing) serve(ctx context.Context, dev, m *os.File) error {
 	return err
 }
 
-// answers asks the file system of m for its statistics, which a FUSE server has
-// to give. Its answers are not looked at.
+// answers asks for the attributes of m's root. Until then the root has those that
+// the mount was made with, no permissions and the superuser as its owner, which
+// overlayfs would keep for its own root. The answer is not looked at.
 func answers(ctx context.Context, m *os.File, within time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
@@ -88,8 +89,8 @@ func answers(ctx context.Context, m *os.File, within time.Duration) error {
 	}
 	done := make(chan error, 1)
 	go func() {
-		var st unix.Statfs_t
-		err := unix.Fstatfs(fd, &st)
+		var st unix.Statx_t
+		err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &st)
 		unix.Close(fd)
 		done <- err
 	}()
