@@ -313,7 +313,7 @@ func TestNoFUSE(t *testing.T) {
 		}
 	}
 	// What else can be had is had.
-	if code, _, stderr := call("mount.flatroot", "os:1", f.target, "-o", "ro,store="+f.dir); code != 0 || !strings.Contains(stderr, "mode native") {
+	if code, _, stderr := call("mount.flatroot", "os:1", f.target, "-v", "-o", "ro,store="+f.dir); code != 0 || !strings.Contains(stderr, "mode native") {
 		t.Errorf("auto: exit %d: %s", code, stderr)
 	}
 	must(t, mount.Unmount(f.target, mount.UnmountOptions{}))
