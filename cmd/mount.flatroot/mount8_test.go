@@ -162,18 +162,25 @@ os:9 %[3]s flatroot noauto,store=%[4]s 0 0
 func TestUmountHelper(t *testing.T) {
 	needMounts(t)
 	f := newFixture(t)
+	t.Chdir(filepath.Dir(f.target))
 	for _, args := range [][]string{
 		{"umount.flatroot", f.target},
+		{"umount.flatroot", filepath.Base(f.target), "-N", "/proc/thread-self/ns/mnt"},
 		{"/sbin/umount.fuse.flatroot", f.target, "-n", "-v", "-t", "fuse.flatroot"},
 		{"umount.flatroot", "-lf", f.target},
 		{"umount.flatroot", f.target, "-N", "/proc/thread-self/ns/mnt"},
 	} {
-		if code, _, stderr := call("mount.flatroot", "os:1", f.target, "-o", "ro,tryverity,store="+f.dir); code != 0 {
+		code, _, stderr := call("mount.flatroot", "os:1", filepath.Base(f.target), "-N", "/proc/thread-self/ns/mnt", "-o", "ro,tryverity,store="+f.dir)
+		if code != 0 {
 			t.Fatal(stderr)
+		}
+		if err := unix.Chdir(filepath.Dir(f.target)); err != nil { // this thread's is the root now
+			t.Fatal(err)
 		}
 		if code, stdout, stderr := call(args[0], args[1:]...); code != 0 || stdout+stderr != "" {
 			t.Errorf("%q: exit %d: %s%s", args, code, stdout, stderr)
 		}
+		must(t, unix.Chdir(filepath.Dir(f.target)))
 		nothingMounted(t, f.target)
 	}
 	code, _, stderr := call("umount.flatroot", f.target)

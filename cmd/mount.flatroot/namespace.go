@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,10 @@ func do(ctx context.Context, p *mount.Plan, c *command) error {
 		return err
 	}
 	defer m.Close()
+	// Entering a namespace also leaves the working directory.
+	if c.dir, err = filepath.Abs(c.dir); err != nil {
+		return err
+	}
 	if err := enter(ns); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"path/filepath"
 	"strings"
 
 	"github.com/flatroot/flatroot/mount"
@@ -35,6 +36,9 @@ func umountMain(args []string, stdout io.Writer) error {
 		return err
 	}
 	if c.namespace != "" {
+		if c.dir, err = filepath.Abs(c.dir); err != nil {
+			return err
+		}
 		if err := enterNamespace(c.namespace); err != nil {
 			return err
 		}
