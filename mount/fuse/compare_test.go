@@ -38,7 +38,11 @@ func (r *repo) mountNative(t testing.TB) string {
 // mountHybrid mounts an overlayfs like that of hybrid mounts over what a server shows.
 func (r *repo) mountHybrid(t testing.TB, v mount.View) string {
 	t.Helper()
-	s := fusetest.Mount(t, r.serving(t, v), fuse.Options{})
+	return overlayOn(t, fusetest.Mount(t, r.serving(t, v), fuse.Options{}).Dir, r.objects, v)
+}
+
+func overlayOn(t testing.TB, lower, objects string, v mount.View) string {
+	t.Helper()
 	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	must(t, err)
 	defer unix.Close(fd)
@@ -47,8 +51,8 @@ func (r *repo) mountHybrid(t testing.TB, v mount.View) string {
 	} else {
 		must(t, unix.FsconfigSetString(fd, "metacopy", "on"))
 	}
-	must(t, unix.FsconfigSetString(fd, "lowerdir+", s.Dir))
-	must(t, unix.FsconfigSetString(fd, "datadir+", r.objects))
+	must(t, unix.FsconfigSetString(fd, "lowerdir+", lower))
+	must(t, unix.FsconfigSetString(fd, "datadir+", objects))
 	must(t, unix.FsconfigCreate(fd))
 	m, err := unix.Fsmount(fd, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY)
 	must(t, err)
