@@ -26,7 +26,7 @@ const (
 	// disk is where the first disk is mounted, if the machine has one.
 	disk = "/mnt"
 	// packageTime is what a package's tests may take. On a quiet machine none takes more than two.
-	packageTime = 4 * time.Minute
+	packageTime = 6 * time.Minute
 )
 
 func main() {

@@ -38,30 +38,36 @@ func TestLayerForm(t *testing.T) {
 	})
 }
 
-// TestMounts lists each kind of mount as it was reported when it was made.
+// TestMounts lists each kind of mount as it was reported when it was made, and no more when it is gone.
 func TestMounts(t *testing.T) {
 	needGuest(t)
 	ref := layout(t)
 	for _, d := range []disk{verityDisk, plainDisk} {
-		v := newVictim(t, d, ref)
-		d.each(t, func(t *testing.T, w way) {
-			v.again(t)
-			target := t.TempDir()
-			_, err := w.tryMount(v.dir, target)
-			must(t, err)
-			var got struct {
-				Target, Image string
-				mounted
-			}
-			must(t, json.Unmarshal([]byte(flatroot(t, "mounts", "--json")), &got))
-			if got.mounted != w.want || got.Target != target || got.Image != v.digest.String() {
-				t.Errorf("listed as %+v, want %s on %s as %+v", got, v.digest, target, w.want)
-			}
-			flatroot(t, "umount", target)
-			if list := flatroot(t, "mounts", "--json"); list != "" {
-				t.Errorf("listed after umount: %s", list)
+		t.Run(d.name, func(t *testing.T) {
+			v := newVictim(t, d, ref)
+			test := func(t *testing.T, w way) { v.testList(t, w) }
+			for _, list := range [][]way{ways, autoWays, otherWays} {
+				d.eachOf(t, list, test)
 			}
 		})
-		v.unmountDisk()
+	}
+}
+
+func (v *victim) testList(t *testing.T, w way) {
+	v.again(t)
+	target := t.TempDir()
+	_, err := w.tryMount(v.dir, target)
+	must(t, err)
+	var got struct {
+		Target, Image string
+		mounted
+	}
+	must(t, json.Unmarshal([]byte(flatroot(t, "mounts", "--json")), &got))
+	if got.mounted != w.want || got.Target != target || got.Image != v.digest.String() {
+		t.Errorf("listed as %+v, want %s on %s as %+v", got, v.digest, target, w.want)
+	}
+	flatroot(t, "umount", target)
+	if list := flatroot(t, "mounts", "--json"); list != "" {
+		t.Errorf("listed after umount: %s", list)
 	}
 }

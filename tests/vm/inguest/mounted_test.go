@@ -92,9 +92,13 @@ func TestChangedWhileMounted(t *testing.T) {
 	}
 }
 
-// test makes the change twice: below a mount of which nothing has been read, and below one that has been read.
+// test makes the change below a mount of which nothing has been read and, where nothing but the server stands in the way of
+// wrong content, also below one that has been read.
 func (c change) test(t *testing.T, v *victim, w way) {
 	for _, first := range []bool{true, false} {
+		if !first && v.disk.verity {
+			break
+		}
 		v.again(t)
 		target := t.TempDir()
 		_, err := w.tryMount(v.dir, target)

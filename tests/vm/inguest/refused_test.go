@@ -43,19 +43,29 @@ func (p program) wantRefused(t *testing.T, spec, options, text string) {
 	}
 }
 
-// TestRefused asks for more than the kernel can check on a disk without fs-verity.
+// TestRefused asks for more than kernel and disk, or the mode, can check.
 func TestRefused(t *testing.T) {
 	needGuest(t)
-	v := newVictim(t, plainDisk, layout(t))
-	for _, row := range []struct {
-		name, options, text string
-	}{
-		{"native", "mode=native,verity=require", "fs-verity"},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			for _, p := range programs {
-				p.wantRefused(t, sampleName, row.options+",store="+v.dir, row.text)
-				p.wantRefused(t, v.image(), row.options+",digest="+v.digest.String()+",basedir="+v.objects(), row.text)
+	ref := layout(t)
+	for _, d := range []disk{verityDisk, plainDisk} {
+		t.Run(d.name, func(t *testing.T) {
+			v := newVictim(t, d, ref)
+			for _, row := range []struct {
+				options string
+				text    string // what is said
+				verity  bool   // it is refused on a disk with fs-verity as well
+			}{
+				{"mode=native,verity=require", "fs-verity", false},
+				{"mode=hybrid,verity=require", "fs-verity", false},
+				{"mode=fuse,passthrough,verity=require", "leave passthrough out", true},
+			} {
+				if d.verity && !row.verity {
+					continue
+				}
+				for _, p := range programs {
+					p.wantRefused(t, sampleName, row.options+",store="+v.dir, row.text)
+					p.wantRefused(t, v.image(), row.options+",digest="+v.digest.String()+",basedir="+v.objects(), row.text)
+				}
 			}
 		})
 	}

@@ -43,7 +43,7 @@ func layout(t *testing.T) string {
 	for _, name := range slices.Sorted(maps.Keys(big)) {
 		files = append(files, ocitest.File{Name: name, Data: string(big[name])})
 	}
-	for i := range 100 {
+	for i := range 64 {
 		files = append(files, ocitest.File{Name: fmt.Sprintf("dir/inline%03d", i), Data: strings.Repeat("x", i%64)})
 	}
 	dir := filepath.Join(t.TempDir(), "layout")

@@ -50,7 +50,7 @@ var filesTampered = []tampering{
 		must(t, os.Rename(v.object("dir/small"), v.object("big")))
 		v.plant(t, v.object("dir/small"), big["dir/small"])
 	}},
-	{name: "object missing", overlay: unix.ENOENT, server: unix.ENOENT, damage: func(t *testing.T, v *victim) {
+	{name: "object missing", overlay: unix.ENOENT, server: unix.EIO, damage: func(t *testing.T, v *victim) {
 		must(t, os.Remove(v.object("big")))
 	}},
 	{name: "another image", refused: "digest", byPath: "as asked", damage: func(t *testing.T, v *victim) {
@@ -87,10 +87,12 @@ func TestTamperedFiles(t *testing.T) {
 func (row *tampering) test(t *testing.T, v *victim) {
 	v.again(t)
 	row.damage(t, v)
-	v.disk.each(t, func(t *testing.T, w way) {
+	check := func(t *testing.T, w way) {
 		v.again(t)
 		row.check(t, v, w)
-	})
+	}
+	v.disk.each(t, check)
+	v.disk.eachOf(t, autoWays, check)
 	v.again(t)
 	v.heal(t)
 }

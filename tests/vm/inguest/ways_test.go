@@ -21,16 +21,41 @@ type mounted struct {
 	ObjectCheck string `json:"object_check"`
 }
 
-// ways are those that check every byte.
+// ways are those that let no wrong byte through.
 var ways = []way{
 	{"native", verityDisk, "mode=native,verity=require", mounted{"native", "kernel", "kernel"}},
-	{"native auto", verityDisk, "mode=native,verity=auto", mounted{"native", "kernel", "kernel"}},
+	{"hybrid", verityDisk, "mode=hybrid,verity=require", mounted{"hybrid", "kernel", "kernel"}},
+	{"fuse", verityDisk, "mode=fuse,verity=require", mounted{"fuse", "kernel", "user"}},
+	// What the server checks once, when it opens an object, can't be changed afterwards if it has fs-verity.
+	{"passthrough", verityDisk, "mode=fuse,passthrough,verity=auto", mounted{"fuse", "kernel", "once"}},
+	{"fuse", plainDisk, "mode=fuse,verity=require", mounted{"fuse", "sealed", "user"}},
 }
 
-// each runs the test for all ways that the disk has.
+// autoWays ask for less, and come to the same as one of ways.
+var autoWays = []way{
+	{"auto", verityDisk, "verity=auto", mounted{"native", "kernel", "kernel"}},
+	{"auto", plainDisk, "verity=auto", mounted{"fuse", "sealed", "user"}},
+}
+
+// otherWays leave it to the plan, or get less than they might.
+var otherWays = []way{
+	{"require", verityDisk, "verity=require", mounted{"native", "kernel", "kernel"}},
+	{"require", plainDisk, "verity=require", mounted{"fuse", "sealed", "user"}},
+	{"native", plainDisk, "mode=native,verity=auto", mounted{"native", "sealed", "unchecked"}},
+	{"hybrid", plainDisk, "mode=hybrid,verity=auto", mounted{"hybrid", "sealed", "unchecked"}},
+	{"passthrough", plainDisk, "mode=fuse,passthrough,verity=auto", mounted{"fuse", "sealed", "once"}},
+	{"off", verityDisk, "mode=native,verity=off", mounted{"native", "kernel", "unchecked"}},
+}
+
+// each runs the test for those of ways that the disk has.
 func (d disk) each(t *testing.T, test func(t *testing.T, w way)) {
 	t.Helper()
-	for _, w := range ways {
+	d.eachOf(t, ways, test)
+}
+
+func (d disk) eachOf(t *testing.T, list []way, test func(t *testing.T, w way)) {
+	t.Helper()
+	for _, w := range list {
 		if w.disk == d {
 			t.Run(w.name, func(t *testing.T) { test(t, w) })
 		}
