@@ -45,8 +45,11 @@ func (w *worker) load(h *wire.InHeader) error {
 
 func (w *worker) lookup(h *wire.InHeader, body []byte) (int, error) {
 	name, ok := wire.Name(body)
-	if !ok {
+	switch {
+	case !ok:
 		return 0, unix.EINVAL
+	case len(name) > disk.NameMax: // the kernel lets names of FUSE be longer
+		return 0, unix.ENAMETOOLONG
 	}
 	if err := w.load(h); err != nil {
 		return 0, err

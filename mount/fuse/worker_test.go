@@ -165,6 +165,8 @@ func TestRefusals(t *testing.T) {
 		{"READLINK of a file", request(wire.OpReadlink, inline, nil), unix.EINVAL},
 		{"READDIRPLUS of a file", request(wire.OpReaddirplus, inline, readBody(0, 4096)), unix.ENOTDIR},
 		{"LOOKUP in a file", request(wire.OpLookup, inline, name("a")), unix.ENOTDIR},
+		{"LOOKUP of a long name", request(wire.OpLookup, wire.RootID, name(strings.Repeat("n", 255))), 0},
+		{"LOOKUP of a name too long", request(wire.OpLookup, wire.RootID, name(strings.Repeat("n", 256))), unix.ENAMETOOLONG},
 		{"LOOKUP of an unfinished name", request(wire.OpLookup, wire.RootID, []byte("a")), unix.EINVAL},
 		{"READ of a directory", request(wire.OpRead, wire.RootID, readBody(0, 4096)), unix.EINVAL},
 		{"READ without its structure", request(wire.OpRead, inline, nil), unix.EINVAL},
