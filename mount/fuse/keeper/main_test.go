@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,12 +26,41 @@ import (
 	"github.com/flatroot/flatroot/tree"
 )
 
-// TestMain lets the test program be its own keeper and server.
+// insideVariable is set in the environment of the test program that has a mount
+// namespace of its own.
+const insideVariable = "FLATROOT_KEEPER_TEST_INSIDE"
+
+// TestMain lets the test program be its own keeper and server. Tests run in a mount
+// namespace of their own, where no other's can take a copy of what they mount: a
+// session doesn't end before the last copy is gone. All threads have to be in it,
+// so the program is run once more.
 func TestMain(m *testing.M) {
 	if code, is := Main(os.Args); is {
 		os.Exit(code)
 	}
+	if os.Getenv(insideVariable) == "" {
+		if code, ok := runInside(); ok {
+			os.Exit(code)
+		}
+	}
 	os.Exit(m.Run())
+}
+
+// runInside isn't ok if there is no right to have a namespace. Tests that mount
+// can't run then, and say so.
+func runInside() (code int, ok bool) {
+	c := exec.Command("/proc/self/exe", os.Args[1:]...)
+	c.Args[0] = os.Args[0]
+	c.Env = append(os.Environ(), insideVariable+"=1")
+	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
+	// Unshareflags, not Cloneflags: the standard library makes the copy private, too.
+	c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
+	runtime.LockOSThread() // which the signal at its parent's death goes by
+	err := c.Run()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		return exit.ExitCode(), true
+	}
+	return 0, err == nil
 }
 
 func must(t testing.TB, err error) {
@@ -50,7 +82,7 @@ type sample struct {
 	content        map[string][]byte
 }
 
-func newSample(t *testing.T) *sample {
+func newSample(t testing.TB) *sample {
 	t.Helper()
 	dir := t.TempDir()
 	s := &sample{image: filepath.Join(dir, "image"), objects: filepath.Join(dir, "objects"), content: map[string][]byte{}}
@@ -68,7 +100,7 @@ func newSample(t *testing.T) *sample {
 }
 
 // addFile adds one whose every byte tells its place and its file.
-func (s *sample) addFile(t *testing.T, tr *tree.Tree, name string, seed byte) []byte {
+func (s *sample) addFile(t testing.TB, tr *tree.Tree, name string, seed byte) []byte {
 	t.Helper()
 	c := make([]byte, sampleSize)
 	for i := range c {
@@ -93,7 +125,7 @@ type kept struct {
 }
 
 // needSessions is for tests that mount.
-func needSessions(t *testing.T) {
+func needSessions(t testing.TB) {
 	t.Helper()
 	testenv.Need(t, "root", "mount", "fuse")
 }
@@ -198,6 +230,38 @@ func (k *kept) unmount(t *testing.T) {
 	}
 	if unix.Kill(server, 0) != unix.ESRCH {
 		t.Error("server still there after unmounting")
+	}
+}
+
+// rawMount mounts FUSE without a server, and returns the session.
+func rawMount(t testing.TB) *os.File {
+	t.Helper()
+	dev, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	must(t, err)
+	dir := t.TempDir()
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", dev.Fd())
+	must(t, unix.Mount("flatroot-test", dir, "fuse", unix.MS_RDONLY, options))
+	t.Cleanup(func() {
+		dev.Close()
+		unix.Unmount(dir, unix.MNT_FORCE|unix.MNT_DETACH)
+	})
+	return dev
+}
+
+// serving is the sample for a server, without a plan.
+func (s *sample) serving(t testing.TB, dev *os.File) mount.Serving {
+	t.Helper()
+	image, err := os.Open(s.image)
+	must(t, err)
+	objects, err := os.Open(s.objects)
+	must(t, err)
+	t.Cleanup(func() {
+		image.Close()
+		objects.Close()
+	})
+	return mount.Serving{
+		Service: mount.Service{View: mount.ViewPlain, Digest: s.digest, Image: mount.ImageUnchecked, Objects: mount.ObjectsUser},
+		Device:  dev, Image: image, Objects: []*os.File{objects},
 	}
 }
 

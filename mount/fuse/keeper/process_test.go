@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/flatroot/flatroot/fsverity"
 	"github.com/flatroot/flatroot/mount"
 )
 
@@ -192,9 +193,7 @@ func TestCycles(t *testing.T) {
 	if now := openDescriptors(t); now > before {
 		t.Errorf("%d descriptors before, %d after", before, now)
 	}
-	if left := children(os.Getpid()); len(left) > 0 {
-		t.Errorf("processes %v are left", left)
-	}
+	nothingLeft(t)
 }
 
 func openDescriptors(t *testing.T) int {
@@ -208,55 +207,133 @@ func openDescriptors(t *testing.T) int {
 func TestStartFails(t *testing.T) {
 	needSessions(t)
 	s := newSample(t)
-	b, err := os.ReadFile(s.image)
+	none, err := os.Open("/dev/null")
 	must(t, err)
-	must(t, os.WriteFile(s.image, b[:512], 0o644)) // no superblock
-	f, err := os.Open(s.image)
-	must(t, err)
-	defer f.Close()
-	dev, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
-	must(t, err)
-	defer dev.Close()
-	l := NewLauncher(Options{})
-	err = l.Start(context.Background(), mount.Serving{
-		Service: mount.Service{View: mount.ViewPlain}, Device: dev, Image: f,
-	})
-	if err == nil || !strings.Contains(err.Error(), "clone") {
-		t.Errorf("no FUSE device: %v", err)
+	defer none.Close()
+	for name, c := range map[string]struct {
+		o      Options
+		change func(v *mount.Serving)
+		want   func(err error) bool
+	}{
+		"digest": {change: func(v *mount.Serving) {
+			v.Service.Image, v.Digest = mount.ImageBlocks, fsverity.Sum(fsverity.SHA256, nil)
+		}, want: says("has digest " + s.digest.String())},
+		"image":     {change: func(v *mount.Serving) { v.Image = none }, want: func(err error) bool { return err != nil }},
+		"device":    {change: func(v *mount.Serving) { v.Device = none }, want: says("clone")},
+		"log":       {o: Options{Log: "/nonexistent/log"}, want: isNotExist},
+		"exe":       {o: Options{Exe: "/nonexistent/exe"}, want: isNotExist},
+		"no keeper": {o: Options{Exe: "/bin/true"}, want: says("keeper.Main")},
+	} {
+		v := s.serving(t, rawMount(t))
+		if c.change != nil {
+			c.change(&v)
+		}
+		l := NewLauncher(c.o)
+		if err := l.Start(context.Background(), v); !c.want(err) {
+			t.Errorf("%s: %v", name, err)
+		}
+		nothingLeft(t)
 	}
+}
+
+func isNotExist(err error) bool { return errors.Is(err, os.ErrNotExist) }
+
+func says(text string) func(error) bool {
+	return func(err error) bool { return err != nil && strings.Contains(err.Error(), text) }
+}
+
+// nothingLeft wants no child of this process.
+func nothingLeft(t *testing.T) {
+	t.Helper()
 	if left := children(os.Getpid()); len(left) > 0 {
 		t.Errorf("processes %v are left", left)
 	}
-	if l.Wait() == nil {
-		t.Error("keeper says that all was well")
-	}
-	if err := NewLauncher(Options{}).Wait(); err == nil {
+}
+
+// TestLauncherMisuse: one launcher is one keeper.
+func TestLauncherMisuse(t *testing.T) {
+	l := NewLauncher(Options{})
+	if l.Wait() == nil || l.PID() != 0 {
 		t.Error("nothing was started")
 	}
-	if _, err := tryMount(t, newSample(t), Options{Log: "/nonexistent/log"}); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("log: %v", err)
+	needSessions(t)
+	k := mountSample(t, Options{})
+	if err := k.Start(context.Background(), mount.Serving{}); err == nil {
+		t.Error("started twice")
 	}
-	if _, err := tryMount(t, newSample(t), Options{Exe: "/nonexistent/exe"}); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("program: %v", err)
-	}
+	k.unmount(t)
 }
 
 // TestCancelled: nothing is left of a start that nobody waits for any more.
 func TestCancelled(t *testing.T) {
 	needSessions(t)
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	dev, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	dev := rawMount(t)
+	init := make([]byte, 8192)
+	_, err := unix.Read(int(dev.Fd()), init) // so the server waits for it in vain
 	must(t, err)
-	defer dev.Close()
-	f, err := os.Open(newSample(t).image)
-	must(t, err)
-	defer f.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	var servers []int
 	l := NewLauncher(Options{})
-	if err := l.Start(ctx, mount.Serving{Service: mount.Service{View: mount.ViewPlain}, Device: dev, Image: f}); !errors.Is(err, context.Canceled) {
+	time.AfterFunc(50*time.Millisecond, func() {
+		for _, keeper := range children(os.Getpid()) {
+			servers = append(servers, children(keeper)...)
+		}
+	})
+	if err := l.Start(ctx, newSample(t).serving(t, dev)); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("start: %v", err)
 	}
-	if left := children(os.Getpid()); len(left) > 0 {
-		t.Errorf("processes %v are left", left)
+	nothingLeft(t)
+	if len(servers) != 1 {
+		t.Fatalf("servers %v were started, not one", servers)
 	}
+	waitGone(t, servers[0])
+}
+
+// TestGivesUp: a server that can't begin is not started for ever.
+func TestGivesUp(t *testing.T) {
+	needSessions(t)
+	s := newSample(t)
+	s.digest = fsverity.Digest{} // no sealed copy: the file itself is served
+	k, err := tryMount(t, s, Options{})
+	must(t, err)
+	server := k.server(t)
+	must(t, os.Truncate(s.image, 100))
+	must(t, unix.Kill(server, unix.SIGKILL))
+	if err := k.Wait(); err == nil {
+		t.Error("keeper ended as after unmounting")
+	}
+	if _, err := os.ReadDir(k.dir); !errors.Is(err, unix.ENOTCONN) {
+		t.Errorf("read: %v", err)
+	}
+	if log, err := os.ReadFile(k.log); err != nil || !strings.Contains(string(log), "died as soon as they ran") {
+		t.Errorf("log %q, %v", log, err)
+	}
+	must(t, unix.Unmount(k.dir, 0))
+}
+
+// maxAnonymous is what each process may have in memory of its own, bytes.
+const maxAnonymous = 4 << 20
+
+// TestMemory looks at keeper and server when every file was read.
+func TestMemory(t *testing.T) {
+	needSessions(t)
+	if raceDetector {
+		t.Skip("the race detector has memory of its own")
+	}
+	k := mountSample(t, Options{})
+	r := k.startReaders(2)
+	time.Sleep(200 * time.Millisecond)
+	_, err := r.finish()
+	must(t, err)
+	for name, pid := range map[string]int{"keeper": k.PID(), "server": k.server(t)} {
+		var kib int64
+		_, err := fmt.Sscanf(procField(t, pid, "status", "RssAnon"), "%d kB", &kib)
+		must(t, err)
+		t.Logf("%s: RssAnon %d KiB", name, kib)
+		if kib<<10 > maxAnonymous {
+			t.Errorf("%s has %d KiB, more than %d", name, kib, maxAnonymous>>10)
+		}
+	}
+	k.unmount(t)
 }

@@ -6,7 +6,7 @@ import "time"
 // keep a processor busy for ever, nor its asker waiting.
 const (
 	longEnough  = 50 * time.Millisecond // a server that answered for so long did some good
-	maxShort    = 12                    // servers one after another that didn't
+	maxShort    = 10                    // servers one after another that didn't
 	firstDelay  = 10 * time.Millisecond
 	longestWait = time.Second
 )

@@ -25,7 +25,7 @@ type Options struct {
 
 // Start returns the function by which a plan starts its FUSE server: a process
 // that stays when the calling one ends. Errors are the server's own, and wrap its
-// errno or *mount.DigestError.
+// errno.
 func Start(o Options) mount.StartFunc { return NewLauncher(o).Start }
 
 // Launcher starts one keeper and lets the caller wait for its end, as a process in
