@@ -13,19 +13,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// asProgramEnv makes the test binary do what fusermount3 does, as far as our use
+// AsProgramEnv makes the test binary do what fusermount3 does, as far as our use
 // of it goes, or another program that tests start.
-const asProgramEnv = "FLATROOT_TEST_AS_PROGRAM"
+const AsProgramEnv = "FLATROOT_TEST_AS_PROGRAM"
 
-func TestMain(m *testing.M) {
-	if how := os.Getenv(asProgramEnv); how != "" {
-		if err := actAsProgram(how, os.Args[1:]); err != nil {
-			fmt.Fprintf(os.Stderr, "fusermount3: %v\nand a second line\n", err)
-			os.Exit(1)
-		}
-		return
+// QuickExit is for the environment of such programs: with the race detector they
+// would sleep a second before they end.
+const QuickExit = "GORACE=atexit_sleep_ms=0"
+
+// ActAs does what a test started this binary for, if one did; TestMain calls it.
+func ActAs(how string, args []string) {
+	if err := actAsProgram(how, args); err != nil {
+		fmt.Fprintf(os.Stderr, "fusermount3: %v\nand a second line\n", err)
+		os.Exit(1)
 	}
-	os.Exit(m.Run())
 }
 
 func actAsProgram(how string, args []string) error {
@@ -91,7 +92,7 @@ func fusermountPlanOf(t *testing.T, r Request) *Plan {
 
 func TestFusermount(t *testing.T) {
 	needFUSE(t)
-	t.Setenv(asProgramEnv, "well")
+	t.Setenv(AsProgramEnv, "well")
 	s := newSample(t, tmpfs(t), false)
 	before := snapshot(t)
 	for _, allow := range []bool{false, true} {
@@ -129,7 +130,7 @@ func TestFusermountFails(t *testing.T) {
 	for how, text := range map[string]string{
 		"refuses": "no write access to mountpoint; and a second line", "sends nothing": "receive device", "well": "start FUSE server: no",
 	} {
-		t.Setenv(asProgramEnv, how)
+		t.Setenv(AsProgramEnv, how)
 		r := s.request(t, t.TempDir())
 		r.Start = func(context.Context, Serving) error { return errors.New("no") }
 		p := fusermountPlanOf(t, r)

@@ -30,7 +30,7 @@ func inUserNamespace(t *testing.T) bool {
 		return true
 	}
 	c := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
-	c.Env = append(os.Environ(), inNamespaceEnv+"=1")
+	c.Env = append(os.Environ(), inNamespaceEnv+"=1", QuickExit)
 	// Root outside, for /dev/fuse, but with the rights of the namespace alone.
 	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1000}}
 	c.SysProcAttr = &syscall.SysProcAttr{

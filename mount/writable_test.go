@@ -179,7 +179,7 @@ func TestTransientRoot(t *testing.T) {
 func userNamespace(t *testing.T, base int) *os.File {
 	t.Helper()
 	c := exec.Command("/proc/self/exe")
-	c.Env = append(os.Environ(), asProgramEnv+"=waiter")
+	c.Env = append(os.Environ(), AsProgramEnv+"=waiter", QuickExit)
 	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: base, Size: 1000}}
 	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids, Pdeathsig: syscall.SIGKILL}
 	must(t, c.Start())
