@@ -27,6 +27,8 @@ const (
 	disk = "/mnt"
 	// packageTime is what a package's tests may take. On a quiet machine none takes more than two.
 	packageTime = 6 * time.Minute
+	// silence is how long a test may go on without a line; run.sh switches the machine off after 90 s.
+	silence = 60 * time.Second
 )
 
 func main() {
@@ -190,28 +192,23 @@ func runTest(out io.Writer, program, name string) error {
 		return err
 	}
 	fmt.Fprintln(out, "=== PACKAGE", name)
-	stuck := time.AfterFunc(packageTime+10*time.Second, logTasks) // if its own time limit can't end it
-	defer stuck.Stop()
 	cmd := exec.Command(program, "-test.v", "-test.short", "-test.timeout="+packageTime.String(), "-test.run="+run, "-test.skip="+skip)
 	cmd.Dir = filepath.Dir(program)
 	cmd.Env = append(os.Environ(), "FLATROOT_TEST=vm", "FLATROOT_NO_SKIP=1", "TMPDIR="+disk, "HOME="+disk, "PATH=/bin")
-	cmd.Stdout, cmd.Stderr = out, out
+	w := &watch{out: out}
+	cmd.Stdout, cmd.Stderr = w, w
+	cmd.WaitDelay = time.Second // for what a test left running with its output
 	start := time.Now()
-	err = cmd.Run()
+	err = cmd.Start()
+	if err == nil {
+		w.start(cmd.Process)
+		err = cmd.Wait()
+		w.stop()
+	}
 	word := "ok  "
 	if err != nil {
 		word = "FAIL"
 	}
 	fmt.Fprintf(out, "%s\t%s\t%.3fs\n", word, name, time.Since(start).Seconds())
 	return err
-}
-
-// logTasks has the kernel write to its console where every task is.
-func logTasks() {
-	// Documentation/admin-guide/sysrq.rst: 9 lets all messages through, w is for blocked tasks, t for all of them.
-	for _, command := range []string{"9", "w", "t"} {
-		if err := os.WriteFile("/proc/sysrq-trigger", []byte(command), 0); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-		}
-	}
 }
