@@ -66,7 +66,12 @@ func outcomes(g ground, list []call) map[string]string {
 // TestCalls tries them on each mode.
 func TestCalls(t *testing.T) {
 	needMounts(t)
-	compareCalls(t, writeGround(t, tmpfs(t)), calls())
+	needed := compareCalls(t, writeGround(t, tmpfs(t)), calls())
+	for _, e := range exceptions {
+		if !needed[e.calls] {
+			t.Errorf("nothing needs the exception for %q", e.calls)
+		}
+	}
 }
 
 // TestMountFlags tries what the usual flags of a mount forbid.
@@ -87,10 +92,10 @@ func deviceCalls() []call {
 	}
 }
 
-// compareCalls fails where a mode's outcomes differ from the native ones without being in the table of exceptions, and where
-// the table says that they do and they don't.
-func compareCalls(t *testing.T, img image, list []call, options ...string) {
+// compareCalls fails where a mode's outcomes differ from the native ones. It returns which exceptions were needed.
+func compareCalls(t *testing.T, img image, list []call, options ...string) (needed map[string]bool) {
 	t.Helper()
+	needed = map[string]bool{}
 	want := callsOn(t, native, img, list, options...)
 	for _, c := range list {
 		if c.want != "" && want[c.name] != c.want {
@@ -100,11 +105,12 @@ func compareCalls(t *testing.T, img image, list []call, options ...string) {
 	for _, m := range modes() {
 		got := callsOn(t, m, img, list, options...)
 		for _, c := range list {
-			if bad := judge(exceptionOf(m, c.name), want[c.name], got[c.name]); bad != "" {
+			if bad := m.judge(c, want[c.name], got[c.name], needed); bad != "" {
 				t.Errorf("%s, %s: %s", m.name, c.name, bad)
 			}
 		}
 	}
+	return needed
 }
 
 func callsOn(t *testing.T, m mode, img image, list []call, options ...string) map[string]string {
@@ -112,43 +118,6 @@ func callsOn(t *testing.T, m mode, img image, list []call, options ...string) ma
 	dir, unmount := m.mount(t, img, options...)
 	defer unmount()
 	return outcomes(ground{dir: dir, tmp: tmpfs(t)}, list)
-}
-
-// judge says what is wrong with an outcome; empty: nothing.
-func judge(e *exception, want, got string) string {
-	switch {
-	case e == nil && got != want:
-		return fmt.Sprintf("%s, native %s", got, want)
-	case e == nil, got != want && got == e.outcome:
-		return ""
-	case got == want:
-		return got + " as native, which the table of exceptions denies"
-	}
-	return fmt.Sprintf("%s, native %s, by the table of exceptions %s: %s", got, want, e.outcome, e.reason)
-}
-
-// exception is an outcome of a call that a mode can't make the native one.
-type exception struct {
-	modes   []string
-	call    string
-	outcome string
-	reason  string
-}
-
-var exceptions []exception
-
-func exceptionOf(m mode, call string) *exception {
-	for i, e := range exceptions {
-		if e.call != call {
-			continue
-		}
-		for _, name := range e.modes {
-			if name == m.name {
-				return &exceptions[i]
-			}
-		}
-	}
-	return nil
 }
 
 // join is filepath.Join where the result is no path of the ground.

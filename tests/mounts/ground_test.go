@@ -86,7 +86,7 @@ func groundLinks(b *builder) {
 	} {
 		b.symlink(path, target)
 	}
-	// The kernel follows at most 40.
+	// The kernel follows at most 40, and counts those again that it followed before it had to begin anew.
 	for i := range 45 {
 		b.symlink(fmt.Sprintf("/dir/sub/%d", i), fmt.Sprintf("%d", i+1))
 	}

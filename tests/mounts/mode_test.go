@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,14 +19,24 @@ import (
 type mode struct {
 	name    string
 	options string // of mount.flatroot
+	differ  []difference
+	served  bool // there is no overlayfs: a FUSE server gives the content too
 }
 
 // native is the oracle.
-var native = mode{"native", "mode=native"}
+var native = mode{"native", "mode=native,verity=off", slices.Concat(erofsDifferences, overlayDifferences), false}
 
 // modes are those that have to agree with the native mount.
 func modes() []mode {
-	return nil
+	served := slices.Concat(fuseDifferences, servedDifferences)
+	verified := slices.Concat(served, verifiedDifferences)
+	return []mode{
+		{"hybrid", "mode=hybrid,verity=off", slices.Concat(fuseDifferences, overlayDifferences), false},
+		{"fuse", "mode=fuse,verity=off", served, true},
+		{"fuse, verified", "mode=fuse,verity=require", verified, true},
+		{"passthrough", "mode=fuse,passthrough,verity=off", served, true},
+		{"passthrough, checked", "mode=fuse,passthrough,verity=auto", verified, true},
+	}
 }
 
 func needMounts(t testing.TB) {
@@ -33,17 +44,24 @@ func needMounts(t testing.TB) {
 	testenv.Need(t, "root", "mount", "erofs", "overlay", "loop", "fuse")
 }
 
-// tryMount has the helper mount an image. Options are added to the mode's.
-func (m mode) tryMount(img image, target string, options ...string) error {
+// allModes begins with the native one.
+func allModes() []mode { return append([]mode{native}, modes()...) }
+
+// command is the helper's, to mount an image. Options are added to the mode's.
+func (m mode) command(img image, target string, options ...string) *exec.Cmd {
 	list := append([]string{m.options, "basedir=" + img.objects}, options...)
 	if !img.digest.IsZero() {
 		list = append(list, "digest="+img.digest.String())
 	}
+	return exec.Command(helper, img.path, target, "-o", strings.Join(list, ","))
+}
+
+func (m mode) tryMount(img image, target string, options ...string) error {
 	var errs bytes.Buffer
-	cmd := exec.Command(helper, img.path, target, "-o", strings.Join(list, ","))
+	cmd := m.command(img, target, options...)
 	cmd.Stderr = &errs
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("mount.flatroot, %s: %w: %s", m.name, err, strings.TrimSpace(errs.String()))
+		return fmt.Errorf("%s: %w: %s", m.name, err, strings.TrimSpace(errs.String()))
 	}
 	return nil
 }

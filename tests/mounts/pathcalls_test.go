@@ -26,7 +26,7 @@ func pathCalls() (list []call) {
 		"ELOOP":                    "loop",
 		"ELOOP of two":             "loop-a/more",
 		"ELOOP of too many":        "dir/sub/0",
-		"40 symlinks":              "dir/sub/5",
+		"ten symlinks":             "dir/sub/35",
 		"dangling":                 "dangling",
 		"ENAMETOOLONG":             longName + "n",
 		"ENAMETOOLONG in between":  longName + "n/more",
@@ -170,7 +170,7 @@ func resolveCalls() (list []call) {
 	for name, resolve := range restrictions {
 		for _, path := range []string{
 			"file", "link", "dirlink/file", "uplink/passwd", "rootlink/none", "../none", "dir/../../none", "dir/../file", "loop",
-			"none", "file/more", "dangling", "dir/sub/5", "slashlink",
+			"none", "file/more", "dangling", "dir/sub/35", "slashlink",
 		} {
 			list = append(list, call{"openat2 " + name + ": " + path, "", func(g ground) string {
 				return beneath(g, path, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_CLOEXEC, Resolve: resolve})

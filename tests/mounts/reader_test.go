@@ -11,12 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/flatroot/flatroot/erofs"
-
 	"github.com/flatroot/flatroot/tree"
 )
 
-// readerRecords are the records that a mounted tree should have by what our reader says of its image and by the objects.
-func readerRecords(m *erofs.Image, tr *tree.Tree, objects string) []*record {
+// readerRecords are the records that a tree should have when it is mounted, by what our reader says of its image and by the
+// objects. by are differences that not all modes have.
+func readerRecords(m *erofs.Image, tr *tree.Tree, objects string, by []difference) []*record {
 	known := map[string]string{}
 	rs := treeRecords(tr, func(n tree.Node) string {
 		payload := string(tr.Payload(n))
@@ -40,7 +40,7 @@ func readerRecords(m *erofs.Image, tr *tree.Tree, objects string) []*record {
 		if marked[r.path] {
 			markParent(r, m.Version())
 		}
-		for _, d := range kernelDifferences {
+		for _, d := range append(kernelDifferences[:len(kernelDifferences):len(kernelDifferences)], by...) {
 			d.apply(r)
 		}
 	}
@@ -88,14 +88,15 @@ func objectDigest(path string) string {
 	return digestOf(b)
 }
 
-// kernelDifference is something that an image can hold and that the kernel shows otherwise, or not at all.
-type kernelDifference struct {
+// difference is something that an image can hold and that is shown otherwise when it is mounted, or not at all.
+type difference struct {
 	name   string
 	reason string
 	apply  func(r *record) // makes of what is in the image what is seen
 }
 
-var kernelDifferences = []kernelDifference{
+// kernelDifferences are there in each mode.
+var kernelDifferences = []difference{
 	{
 		"whiteout of the image's input",
 		"it is stored as an empty file with marks, for an overlayfs that has the mount as a layer",
@@ -147,6 +148,29 @@ var kernelDifferences = []kernelDifference{
 			})
 		},
 	},
+}
+
+// emptyACL is the value of an ACL that is stored as nothing.
+const emptyACL = "!empty"
+
+// erofsDifferences are there where the kernel reads the image.
+var erofsDifferences = []difference{{
+	"empty ACL",
+	"EROFS has it read as any other, and it is too short",
+	func(r *record) { r.failXattrs("!EINVAL", r.hasEmptyACL) },
+}}
+
+// fuseDifferences are there where a FUSE server reads the image.
+var fuseDifferences = []difference{{
+	"empty ACL",
+	"to FUSE it is as none (fs/fuse/acl.c, __fuse_get_acl)",
+	func(r *record) { r.failXattrs("!ENODATA", r.hasEmptyACL) },
+}}
+
+func (r *record) hasEmptyACL(name string) bool { return r.xattrs[name] == emptyACL }
+
+// overlayDifferences are there where overlayfs opens the objects.
+var overlayDifferences = []difference{
 	{
 		"path with an empty component",
 		"overlayfs takes no such redirect (fs/overlayfs/namei.c, ovl_get_redirect_xattr)",
@@ -162,6 +186,32 @@ var kernelDifferences = []kernelDifference{
 		func(r *record) {
 			if r.data == noPath {
 				r.failStat("!EIO")
+			}
+		},
+	},
+}
+
+// servedDifferences are there where a FUSE server reads the objects: it opens them when they are read.
+var servedDifferences = []difference{
+	{
+		"content that isn't there",
+		"whatever is wrong with path or object, the file can be looked up and opened, and then not be read",
+		func(r *record) {
+			if strings.HasPrefix(r.data, "!") {
+				r.data = "!EIO"
+			}
+		},
+	},
+}
+
+// verifiedDifferences are there where content is checked.
+var verifiedDifferences = []difference{
+	{
+		"content without a digest",
+		"there is nothing to check it with, so it isn't shown",
+		func(r *record) {
+			if r.unchecked {
+				r.data = "!EIO"
 			}
 		},
 	},
@@ -188,6 +238,8 @@ func aclError(value string) string {
 	switch {
 	case strings.HasPrefix(value, "!E"): // an error already
 		return ""
+	case value == "":
+		return emptyACL
 	case len(value) < head:
 		return "!EINVAL"
 	case binary.LittleEndian.Uint32([]byte(value)) != version:

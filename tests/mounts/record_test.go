@@ -17,15 +17,16 @@ import (
 
 // record is a name of a tree with all that can be seen of its inode.
 type record struct {
-	path   string
-	attr   tree.Attr // Size of directories and devices: 0, the file system's own affair
-	inode  uint64    // equal for the names of one inode, of one tree
-	link   string    // the first of several names of the inode
-	again  bool      // a name that the image's maker met after others of the inode
-	target string    // of a symlink
-	data   string    // of a regular file: its digest, or an error
-	xattrs map[string]string
-	odd    []string // what contradicts itself, such as the type in the directory
+	path      string
+	attr      tree.Attr // Size of directories and devices: 0, the file system's own affair
+	inode     uint64    // equal for the names of one inode, of one tree
+	link      string    // the first of several names of the inode
+	again     bool      // a name that the image's maker met after others of the inode
+	target    string    // of a symlink
+	data      string    // of a regular file: its digest, or an error
+	xattrs    map[string]string
+	unchecked bool     // the image has a path of the content and no digest
+	odd       []string // what contradicts itself, such as the type in the directory
 }
 
 // failed is how a record tells of an error instead of a value: "!" and the errno's name.
@@ -166,6 +167,7 @@ func treeRecord(t *tree.Tree, n tree.Node, path string, content func(n tree.Node
 			r.data = digestOf(bytes.Clone(inline))
 		} else {
 			r.data = content(n)
+			r.unchecked = t.Digest(n).IsZero() && len(t.Payload(n)) > 0
 		}
 	}
 	return r

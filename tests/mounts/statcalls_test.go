@@ -195,7 +195,7 @@ func xattrCalls() (list []call) {
 func namesOf(path string) string {
 	b := make([]byte, 65536)
 	n, err := unix.Llistxattr(path, b)
-	names := strings.Split(string(b[:max(n, 0)]), "\x00")
+	names := strings.Split(strings.TrimSuffix(string(b[:max(n, 0)]), "\x00"), "\x00")
 	slices.Sort(names)
 	return describe(err, "%q", names)
 }

@@ -77,12 +77,15 @@ func userCalls() (list []call) {
 	}
 	for _, u := range users {
 		for _, path := range paths {
-			list = append(list, call{fmt.Sprintf("%s: %s", u.name, path), "", func(g ground) (text string) {
-				if err := u.as(func() { text = rights(g.at(path)) }); err != nil {
-					return came(err)
-				}
-				return text
-			}})
+			by := func(name string, f func(path string) string) call {
+				return call{fmt.Sprintf("%s: %s of %s", name, path, u.name), "", func(g ground) (text string) {
+					if err := u.as(func() { text = f(g.at(path)) }); err != nil {
+						return came(err)
+					}
+					return text
+				}}
+			}
+			list = append(list, by("rights", rights), by("names", namesOf))
 		}
 	}
 	return list
@@ -111,7 +114,7 @@ func rights(path string) string {
 	add("setxattr", unix.Setxattr(path, "user.new", []byte("v"), 0))
 	names := strings.Fields(b.String())
 	slices.Sort(names)
-	return strings.Join(names, " ") + " " + namesOf(path)
+	return strings.Join(names, " ")
 }
 
 // readable opens and reads a file, or lists a directory.
