@@ -49,7 +49,8 @@ func Enable(f *os.File, a Algorithm) error {
 
 // Measure returns the digest that the kernel checks every read of f against.
 // Errors wrap [ErrNoVerity] or [ErrNotSupported] where one of them fits, and the
-// errno.
+// errno. On FUSE and virtiofs it is not supported: there the server would answer,
+// and the kernel checks nothing.
 func Measure(f *os.File) (Digest, error) {
 	var d Digest
 	err := control(f, func(fd uintptr) (err error) {
@@ -72,11 +73,28 @@ func MeasureFD(fd int) (Digest, error) {
 }
 
 func measure(fd uintptr) (Digest, error) {
+	if err := vouched(int(fd)); err != nil {
+		return Digest{}, err
+	}
 	arg := digestArg{FsverityDigest: unix.FsverityDigest{Size: maxSize}}
 	if err := ioctl(fd, unix.FS_IOC_MEASURE_VERITY, unsafe.Pointer(&arg)); err != nil {
 		return Digest{}, explain(err)
 	}
 	return arg.digest()
+}
+
+// vouched refuses file systems that hand FS_IOC_MEASURE_VERITY through to a
+// server (fs/fuse/ioctl.c). virtiofs has the same magic number.
+func vouched(fd int) error {
+	var st unix.Statfs_t
+	err := unix.Fstatfs(fd, &st)
+	for errors.Is(err, unix.EINTR) {
+		err = unix.Fstatfs(fd, &st)
+	}
+	if err == nil && st.Type == unix.FUSE_SUPER_MAGIC {
+		err = fmt.Errorf("%w by FUSE, whose server would answer for itself", ErrNotSupported)
+	}
+	return err
 }
 
 // digest checks what the kernel returned: its lengths are not trusted to fit.

@@ -79,18 +79,9 @@ func (p *Pool) openIn(dir *os.File, name string) (*descriptor, error) {
 // askKernel notes the digest that the kernel checks d's content against. Any
 // failure means that there is none, and that the content is hashed here.
 func (p *Pool) askKernel(d *descriptor) {
-	if digest, err := p.measure(d.fd); err == nil && !answersForOthers(d.fd) {
+	if digest, err := p.measure(d.fd); err == nil {
 		d.kernel = digest
 	}
-}
-
-// answersForOthers tells a file system whose server answers the measuring ioctl
-// in place of the kernel: FUSE hands it through, and virtiofs, which has the same
-// number.
-func answersForOthers(fd int) bool {
-	var st unix.Statfs_t
-	err := retry(func() error { return unix.Fstatfs(fd, &st) })
-	return err != nil || st.Type == unix.FUSE_SUPER_MAGIC
 }
 
 // openBeneath opens name below the directory, following no symlink.
