@@ -3,7 +3,6 @@ package keeper
 import (
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -18,30 +17,21 @@ const root = "/.."
 // self is the running program, whatever has become of its file.
 const self = root + "/proc/self/exe"
 
-// closeInherited closes each descriptor above 2 that came along without being
-// listed, and lets none of the listed ones go to other programs unasked. Whatever
-// this process has opened so far is marked close-on-exec, so what isn't was open
-// when the program began.
-func closeInherited(listed []int) error {
-	entries, err := os.ReadDir(root + "/proc/self/fd")
-	if err != nil {
-		return fmt.Errorf("list descriptors: %w", err)
-	}
+// closeInherited closes each descriptor above 2 that came along unasked. Whatever
+// this process has opened is marked close-on-exec, and what it was given too (see
+// enter), so what isn't was left open by some process before the starter.
+func closeInherited() {
+	entries, _ := os.ReadDir(root + "/proc/self/fd")
 	for _, e := range entries {
 		fd, err := strconv.Atoi(e.Name())
 		if err != nil || fd <= 2 {
 			continue
 		}
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
-		switch {
-		case err != nil || flags&unix.FD_CLOEXEC != 0: // that of the listing itself is gone by now
-		case slices.Contains(listed, fd):
-			unix.CloseOnExec(fd)
-		default:
+		if err == nil && flags&unix.FD_CLOEXEC == 0 {
 			unix.Close(fd)
 		}
 	}
-	return nil
 }
 
 // passOn lets the next program have the descriptors.
@@ -54,7 +44,7 @@ func passOn(fds []int) error {
 	return nil
 }
 
-// keepBack undoes passOn.
+// keepBack undoes passOn: other programs get the descriptors only if they are told.
 func keepBack(fds []int) {
 	for _, fd := range fds {
 		unix.CloseOnExec(fd)

@@ -15,9 +15,11 @@ const (
 	serverOOM = -900
 )
 
-// settle gives the process its name and lessens what others can do to it and what
-// it can do. Each part is a gift where the kernel grants it, and none is needed.
+// settle closes what isn't in the state, gives the process its name, and lessens
+// what others can do to it. It comes after what somebody waits for. Each part is a
+// gift where the kernel grants it, and none is needed.
 func settle(r role, oom int) {
+	closeInherited()
 	write := func(path, value string) {
 		os.WriteFile(root+"/proc/self/"+path, []byte(value), 0)
 	}

@@ -45,6 +45,7 @@ func keep(s *state) int {
 		k.tell(err)
 		return exitFailed
 	}
+	settle(keeperRole, keeperOOM)
 	return k.run()
 }
 

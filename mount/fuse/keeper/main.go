@@ -19,28 +19,25 @@ const (
 func Main(args []string) (code int, is bool) {
 	switch {
 	case keeperRole.is(args):
-		return enter(args[2], keeperRole, keeperOOM, keep), true
+		return enter(args[2], keeperRole, keep), true
 	case serverRole.is(args):
-		return enter(args[2], serverRole, serverOOM, serve), true
+		return enter(args[2], serverRole, serve), true
 	}
 	return 0, false
 }
 
 // enter reads the state that the process was started with and runs it.
-func enter(stateFD string, r role, oom int, run func(*state) int) int {
+func enter(stateFD string, r role, run func(*state) int) int {
 	fd, err := strconv.Atoi(stateFD)
 	if err != nil || fd <= 2 {
 		fmt.Fprintf(os.Stderr, "%s: is not to be started by hand\n", r.name)
 		return exitUsage
 	}
 	s, err := readState(fd)
-	if err == nil {
-		err = closeInherited(s.descriptors())
-	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s: state: %v\n", r.name, err)
 		return exitUsage
 	}
-	settle(r, oom)
+	keepBack(s.descriptors())
 	return run(s)
 }

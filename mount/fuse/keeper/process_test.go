@@ -58,6 +58,19 @@ func procField(t *testing.T, pid int, file, key string) string {
 	return strings.TrimSpace(line)
 }
 
+// named waits until a process has its name, which it takes when somebody whom it
+// keeps waiting has been served.
+func named(t *testing.T, pid int, name string) {
+	t.Helper()
+	for range 500 {
+		if procField(t, pid, "comm", "") == name {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("name %q, want %q", procField(t, pid, "comm", ""), name)
+}
+
 // TestProcesses looks at what keeper and server were given, and nothing else.
 func TestProcesses(t *testing.T) {
 	needSessions(t)
@@ -68,6 +81,8 @@ func TestProcesses(t *testing.T) {
 	const readers = 3
 	k := mountSample(t, Options{Readers: readers})
 	server := k.server(t)
+	named(t, k.PID(), "flatroot-keeper")
+	named(t, server, "flatroot-server")
 
 	both := append(slices.Repeat([]string{"/dev/fuse"}, readers), "/dev/null", "/dev/null", k.objects, "pipe", "socket")
 	compareLists(t, "server", descriptorsOf(t, server), slices.Clone(both))
@@ -75,9 +90,6 @@ func TestProcesses(t *testing.T) {
 		append(both, "/dev/fuse", "/dev/null", k.log, "/memfd:flatroot-image (deleted)"))
 
 	for pid, name := range map[int]string{k.PID(): "flatroot-keeper", server: "flatroot-server"} {
-		if got := procField(t, pid, "comm", ""); got != name {
-			t.Errorf("name %q, want %q", got, name)
-		}
 		if got := procField(t, pid, "environ", ""); got != "" && got != "GOMAXPROCS=1\x00" {
 			t.Errorf("%s has environment %q", name, got)
 		}
@@ -271,23 +283,32 @@ func TestCancelled(t *testing.T) {
 	init := make([]byte, 8192)
 	_, err := unix.Read(int(dev.Fd()), init) // so the server waits for it in vain
 	must(t, err)
-	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	var servers []int
 	l := NewLauncher(Options{})
-	time.AfterFunc(50*time.Millisecond, func() {
-		for _, keeper := range children(os.Getpid()) {
-			servers = append(servers, children(keeper)...)
-		}
-	})
-	if err := l.Start(ctx, newSample(t).serving(t, dev)); !errors.Is(err, context.DeadlineExceeded) {
+	server := make(chan int, 1)
+	go func() {
+		server <- grandchild(ctx)
+		cancel()
+	}()
+	if err := l.Start(ctx, newSample(t).serving(t, dev)); !errors.Is(err, context.Canceled) {
 		t.Errorf("start: %v", err)
 	}
 	nothingLeft(t)
-	if len(servers) != 1 {
-		t.Fatalf("servers %v were started, not one", servers)
+	waitGone(t, <-server)
+}
+
+// grandchild waits until this process has one.
+func grandchild(ctx context.Context) int {
+	for ctx.Err() == nil {
+		for _, c := range children(os.Getpid()) {
+			if g := children(c); len(g) > 0 {
+				return g[0]
+			}
+		}
+		time.Sleep(time.Millisecond)
 	}
-	waitGone(t, servers[0])
+	return 0
 }
 
 // TestGivesUp: a server that can't begin is not started for ever.

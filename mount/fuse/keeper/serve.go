@@ -40,6 +40,7 @@ func serve(s *state) int {
 	if err := say(control, report{Session: s.Session}); err != nil {
 		return exitFailed
 	}
+	settle(serverRole, serverOOM)
 	go func() {
 		<-stopped
 		server.Stop()
