@@ -174,3 +174,5 @@ func device(major, minor uint32) func(*tree.Attr) {
 	// As stat(2) packs 32 bits: see makedev(3) and new_encode_dev of linux/kdev_t.h.
 	return func(a *tree.Attr) { a.Rdev = minor&0xff | major<<8 | (minor&^0xff)<<12 }
 }
+
+func userXattr(name, value string) tree.Xattr { return tree.Xattr{Name: name, Value: []byte(value)} }
