@@ -16,13 +16,14 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
 
-# The packages with tests that need fs-verity, each with the tests to run, and with those to leave out: they read files of the
-# work tree, which the guest hasn't. The account of skips in .ci/run finds out when a
-# test that needs it is missing. The rest of package fsverity is arithmetic, and slow when emulated.
+# The packages with tests that need fs-verity, or that other kernels may answer otherwise, each with the tests to run, and with
+# those to leave out: they read files of the work tree, which the guest hasn't. The account of skips in .ci/run finds out when
+# a test that needs fs-verity is missing. The rest of package fsverity is arithmetic, and slow when emulated.
 list=(
 	'./fsverity Kernel'
 	'./store .'
 	'./mount .'
+	'./mount/fuse ^TestAgainstNative$'
 	'./mount/fuse/object Kernel'
 	'./cmd/mount.flatroot . ^TestUnit$'
 	'./tests/vm/inguest .'
