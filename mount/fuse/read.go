@@ -46,7 +46,9 @@ func (w *worker) readData(b []byte, off int64) error {
 	if w.s.objects == nil {
 		return errNoObjects
 	}
+	w.s.crew.leave()
 	n, err := w.s.objects.ReadAt(ref, b, off)
+	w.s.crew.join()
 	if n == len(b) && (err == nil || err == io.EOF) {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package fuse
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -32,9 +33,7 @@ func (s *Server) Serve(devs []*os.File) error {
 	for k := range errs {
 		wg.Go(func() {
 			errs[k] = s.serveDevice(fds[k%len(fds)])
-			if errs[k] != nil {
-				s.Stop() // the session can't go on with less readers than it has devices
-			}
+			s.Stop() // for one reader it is over for all: unmounted, stopped, or failed
 		})
 	}
 	wg.Wait()
@@ -66,8 +65,13 @@ func blocking(fds []int) {
 // serves no more then.
 func (s *Server) Stop() {
 	s.stopping.Store(true)
-	unix.Write(s.stop, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // more than once is enough too: the counter's overflow is EAGAIN
+	// More than once is enough too: a counter that is full gives EAGAIN.
+	unix.Write(s.stop, eventOne)
+	s.crew.dismiss()
 }
+
+// eventOne adds 1 to an eventfd's counter.
+var eventOne = binary.NativeEndian.AppendUint64(nil, 1)
 
 // errUnmounted tells that the session has ended.
 var errUnmounted = errors.New("unmounted")
@@ -83,24 +87,11 @@ func (s *Server) serveDevice(dev int) error {
 		return err
 	}
 	defer unix.Close(ep)
-	w := s.newWorker(dev)
-	buf := make([]byte, max(wire.MinReadBuffer, wire.InHeaderSize+wire.ReadInSize+maxWrite))
-	events := make([]unix.EpollEvent, 2)
-	for {
-		if _, err := unix.EpollWait(ep, events, -1); err != nil && err != unix.EINTR {
-			return fmt.Errorf("epoll_wait: %w", err)
-		}
-		if s.stopping.Load() {
-			return nil
-		}
-		err := w.one(buf)
-		if err == errUnmounted {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+	err = s.newWorker(dev).run(ep)
+	if err == errUnmounted {
+		return nil
 	}
+	return err
 }
 
 // newEpoll waits for a request or Stop. Of several readers that wait, a request wakes up one: that is what EPOLLEXCLUSIVE is
@@ -147,27 +138,52 @@ func (s *Server) newWorker(dev int) *worker {
 // nameRoom has room for the longest name of an xattr (XATTR_NAME_MAX, 255 bytes) and what a view puts in front.
 const nameRoom = 512
 
-// one takes a request, if there is one, and answers it.
-func (w *worker) one(buf []byte) error {
-	n, err := unix.Read(w.dev, buf)
-	switch {
-	case err == unix.ENODEV:
-		return errUnmounted
-	case err != nil && transient(err):
-		return nil
-	case err != nil:
-		return fmt.Errorf("read request: %w", err)
+// run answers requests. It reads before it waits: then it knows, by a request that came before it had to wait, that there
+// are more of them than it can answer.
+func (w *worker) run(ep int) error {
+	buf := make([]byte, max(wire.MinReadBuffer, wire.InHeaderSize+wire.ReadInSize+maxWrite))
+	events := make([]unix.EpollEvent, 2)
+	crew := &w.s.crew
+	crew.join()
+	for streak := 0; !w.s.stopping.Load(); {
+		n, err := unix.Read(w.dev, buf)
+		switch {
+		case err == nil:
+			if streak++; streak > backlog {
+				crew.call()
+			}
+			if err := w.one(buf[:n]); err != nil {
+				return err
+			}
+		case err == unix.ENODEV:
+			return errUnmounted
+		case !transient(err):
+			return fmt.Errorf("read request: %w", err)
+		case err == unix.EAGAIN:
+			streak = 0
+			if crew.rest() {
+				continue
+			}
+			if _, err := unix.EpollWait(ep, events, -1); err != nil && err != unix.EINTR {
+				return fmt.Errorf("epoll_wait: %w", err)
+			}
+		}
 	}
-	b := w.handle(buf[:n])
+	return nil
+}
+
+// one answers a request.
+func (w *worker) one(req []byte) error {
+	b := w.handle(req)
 	if b == nil {
 		return nil
 	}
-	_, err = unix.Write(w.dev, b)
+	_, err := unix.Write(w.dev, b)
 	switch {
 	case err == unix.ENODEV:
 		return errUnmounted
 	case err != nil && err != unix.ENOENT: // ENOENT: it was interrupted, and nobody waits any more
-		w.s.log.printf("answer to request of %d bytes: %v", n, err)
+		w.s.log.printf("answer to request of %d bytes: %v", len(req), err)
 	}
 	return nil
 }

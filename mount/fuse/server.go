@@ -56,6 +56,7 @@ type Server struct {
 	passthrough bool        // wanted, and with a session also negotiated
 	noXattrs    atomic.Bool // nothing in the image has an xattr that the view shows
 
+	crew     crew
 	stop     int // eventfd that Stop makes readable
 	stopping atomic.Bool
 }
@@ -63,7 +64,7 @@ type Server struct {
 // NewServer opens the image and the object directories; s.Device is not used. It doesn't look at what is in the image but
 // the superblock and the root. The files of s may be closed when it has returned.
 func NewServer(s mount.Serving, o Options) (*Server, error) {
-	srv := &Server{o: o.fill(), view: s.View, passthrough: s.Passthrough, stop: -1}
+	srv := &Server{o: o.fill(), view: s.View, passthrough: s.Passthrough, stop: -1, crew: crew{rested: -1}}
 	srv.log.print = o.Log
 	if err := srv.open(s); err != nil {
 		srv.Close()
@@ -87,8 +88,10 @@ func (s *Server) open(from mount.Serving) (err error) {
 		}
 		s.objects = object.NewPool(s.dirs, object.Options{Verify: from.Service.Objects == mount.ObjectsUser})
 	}
-	s.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	return err
+	if s.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return err
+	}
+	return s.crew.open()
 }
 
 // openImage maps the image, or reads it through checks.
@@ -117,7 +120,7 @@ func (s *Server) Close() error {
 	if s.objects != nil {
 		errs = append(errs, s.objects.Close())
 	}
-	errs = append(errs, s.dirs.close(), s.mapped.close())
+	errs = append(errs, s.dirs.close(), s.mapped.close(), s.crew.close())
 	if s.stop >= 0 {
 		errs = append(errs, unix.Close(s.stop))
 		s.stop = -1

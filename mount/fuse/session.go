@@ -44,7 +44,7 @@ func (s *Server) Init(dev *os.File) (Session, error) {
 	if err != nil {
 		return Session{}, fmt.Errorf("begin FUSE session: %w", err)
 	}
-	return ss, s.Resume(ss)
+	return ss, s.take(ss, ss.Flags&wire.Passthrough != 0)
 }
 
 func (s *Server) init(dev int) (Session, error) {
@@ -127,14 +127,20 @@ func reply(dev int, unique uint64, out wire.InitOut) error {
 }
 
 // Resume goes on with a session that another server negotiated, which must have had the same image and service.
-func (s *Server) Resume(ss Session) error {
+//
+// It ends passthrough: what is open from before must be opened again with the same backing ID, which went with the server,
+// or the kernel fails the open. An OPEN answered with ENOSYS is the way out (see openFile): from then on the kernel opens
+// files without asking, and has them read by READ, whatever is still open with a backing file.
+func (s *Server) Resume(ss Session) error { return s.take(ss, false) }
+
+func (s *Server) take(ss Session, passthrough bool) error {
 	if ss.Major != wire.Major || ss.Minor < wire.MinorOldest {
 		return fmt.Errorf("resume FUSE session: unknown protocol %d.%d", ss.Major, ss.Minor)
 	}
 	if unknown := ss.Flags &^ (wantedFlags | wire.POSIXACL | wire.Passthrough); unknown != 0 {
 		return fmt.Errorf("resume FUSE session: unknown flags %#x", uint64(unknown))
 	}
-	s.passthrough = ss.Flags&wire.Passthrough != 0
+	s.passthrough = passthrough
 	return nil
 }
 

@@ -268,6 +268,17 @@ func TestViewNames(t *testing.T) {
 	}
 }
 
+// The kernel asks for . to find an inode, of any type, that it has only a file handle of.
+func TestLookupItself(t *testing.T) {
+	w := newServer(t, imageOf(t, sampleText), mount.ViewPlain, Options{}).newWorker(-1)
+	for _, node := range []uint64{wire.RootID, nodeOf(t, w, "inline"), nodeOf(t, w, "link")} {
+		body, err := answer(t, w.handle(request(wire.OpLookup, node, name("."))))
+		if err != 0 || binary.NativeEndian.Uint64(body) != node {
+			t.Errorf("node %d: % x, %v", node, body, err)
+		}
+	}
+}
+
 func TestNodeIDs(t *testing.T) {
 	s := newServer(t, imageOf(t, sampleText), mount.ViewPlain, Options{})
 	seen := map[uint64]erofs.Nid{}
