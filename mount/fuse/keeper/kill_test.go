@@ -1,12 +1,19 @@
 package keeper
 
 import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/flatroot/flatroot/fsverity"
 	"github.com/flatroot/flatroot/tests/testenv"
+	"github.com/flatroot/flatroot/tree"
 )
 
 // TestKilledServer kills the server again and again while files are read.
@@ -33,5 +40,112 @@ func TestKilledServer(t *testing.T) {
 		t.Errorf("%d reads beside %d kills: readers stand still", reads, kills)
 	}
 	t.Logf("%d servers killed, %d files read", kills, reads)
+	k.unmount(t)
+}
+
+// TestKilledWhileReading kills a server in the middle of a READ, which its
+// successor has to answer. The objects are on another kept file system, whose
+// server is stopped so that the READ takes as long as the test wants.
+func TestKilledWhileReading(t *testing.T) {
+	needSessions(t)
+	below := newSample(t)
+	objects := mountObjects(t, below)
+	above := *below
+	above.objects = objects.dir
+	k, err := tryMount(t, &above, Options{})
+	must(t, err)
+
+	stopped := objects.server(t)
+	must(t, unix.Kill(stopped, unix.SIGSTOP))
+	done := make(chan error, 1)
+	go func() {
+		done <- readUncached(filepath.Join(k.dir, "f00"), make([]byte, sampleSize), k.content["f00"])
+	}()
+	last := 0
+	for range 3 {
+		last = k.server(t, last)
+		waitBlocked(t, last)
+		must(t, unix.Kill(last, unix.SIGKILL))
+	}
+	waitBlocked(t, k.server(t, last)) // by the request that three have died of
+	select {
+	case err := <-done:
+		t.Errorf("read before there was anything: %v", err)
+	default:
+	}
+	must(t, unix.Kill(stopped, unix.SIGCONT))
+	select {
+	case err := <-done:
+		must(t, err)
+	case <-time.After(10 * time.Second):
+		t.Error("no answer after 10 s")
+	}
+	k.unmount(t)
+	objects.unmount(t)
+}
+
+// mountObjects mounts a tree that is the object directory of s.
+func mountObjects(t *testing.T, s *sample) *kept {
+	t.Helper()
+	tr := tree.New(fsverity.SHA256, tree.Attr{Mode: unix.S_IFDIR | 0o755, Nlink: 2})
+	for _, c := range s.content {
+		d := fsverity.Sum(fsverity.SHA256, c)
+		dir, name, _ := strings.Cut(d.ObjectPath(), "/")
+		parent, err := tr.Add(tree.Root, []byte(dir), tree.Attr{Mode: unix.S_IFDIR | 0o755, Nlink: 2})
+		must(t, err)
+		n, err := tr.Add(parent, []byte(name), tree.Attr{Mode: unix.S_IFREG | 0o444, Nlink: 1, Size: uint64(len(c))})
+		must(t, err)
+		must(t, tr.SetObject(n, d))
+	}
+	o := &sample{image: filepath.Join(t.TempDir(), "image"), objects: s.objects}
+	o.write(t, tr)
+	k, err := tryMount(t, o, Options{})
+	must(t, err)
+	return k
+}
+
+// waitBlocked waits until a thread of the process waits for an answer of FUSE.
+func waitBlocked(t *testing.T, pid int) {
+	t.Helper()
+	for range 500 {
+		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/wchan", pid))
+		for _, f := range tasks {
+			// __fuse_request_send or request_wait_answer, as the compiler will have it
+			if b, _ := os.ReadFile(f); strings.Contains(string(b), "fuse") || strings.Contains(string(b), "request_wait") {
+				return
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("server %d isn't blocked after 5 s", pid)
+}
+
+// TestKilledPassthrough: a file that is open with a backing file of the dead server
+// can be read and opened again.
+func TestKilledPassthrough(t *testing.T) {
+	needSessions(t)
+	s := newSample(t)
+	s.passthrough = true
+	k, err := tryMount(t, s, Options{})
+	must(t, err)
+	path, buf := filepath.Join(k.dir, "f00"), make([]byte, sampleSize)
+	held, err := os.Open(path)
+	must(t, err)
+	defer held.Close()
+	server := k.server(t)
+	must(t, unix.Kill(server, unix.SIGKILL))
+	k.server(t, server)
+	if _, err := held.ReadAt(buf, 0); err != nil || !bytes.Equal(buf, k.content["f00"]) {
+		t.Errorf("open from before: %v", err)
+	}
+	for _, name := range []string{"f00", "f01"} {
+		if err := readUncached(filepath.Join(k.dir, name), buf, k.content[name]); err != nil {
+			t.Error(err)
+		}
+	}
+	must(t, held.Close())
+	if err := readUncached(path, buf, k.content["f00"]); err != nil {
+		t.Errorf("when nothing is open from before: %v", err)
+	}
 	k.unmount(t)
 }

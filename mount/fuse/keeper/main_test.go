@@ -38,6 +38,9 @@ func TestMain(m *testing.M) {
 	if code, is := Main(os.Args); is {
 		os.Exit(code)
 	}
+	if arguments := os.Getenv(starterVariable); arguments != "" {
+		os.Exit(starter(arguments))
+	}
 	if os.Getenv(insideVariable) == "" {
 		if code, ok := runInside(); ok {
 			os.Exit(code)
@@ -80,6 +83,7 @@ type sample struct {
 	image, objects string
 	digest         fsverity.Digest
 	content        map[string][]byte
+	passthrough    bool
 }
 
 func newSample(t testing.TB) *sample {
@@ -91,12 +95,18 @@ func newSample(t testing.TB) *sample {
 		name := fmt.Sprintf("f%02d", i)
 		s.content[name] = s.addFile(t, tr, name, byte(i))
 	}
+	s.write(t, tr)
+	return s
+}
+
+// write makes the image of a tree.
+func (s *sample) write(t testing.TB, tr *tree.Tree) {
+	t.Helper()
 	var b bytes.Buffer
 	sum, err := erofs.Write(&b, tr, erofs.WriteOptions{})
 	must(t, err)
 	s.digest = sum.Digest
 	must(t, os.WriteFile(s.image, b.Bytes(), 0o644))
-	return s
 }
 
 // addFile adds one whose every byte tells its place and its file.
@@ -173,6 +183,9 @@ func (s *sample) plan(t *testing.T, start mount.StartFunc, dir string) (*mount.P
 	objects, err := mount.OpenObjects(s.objects)
 	must(t, err)
 	r := mount.Request{Image: image, ExpectDigest: s.digest, Objects: objects, Target: dir, Mode: mount.ModeFUSE, Start: start}
+	if s.passthrough {
+		r.Passthrough, r.Verity = true, mount.Off
+	}
 	f, err := mount.Probe(r)
 	must(t, err)
 	p, err := mount.NewPlan(r, f)
