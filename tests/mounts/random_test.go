@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/flatroot/flatroot/erofs"
 	"github.com/flatroot/flatroot/erofs/erofstest"
 	"github.com/flatroot/flatroot/tests/testenv"
@@ -61,6 +63,11 @@ func TestRandomTrees(t *testing.T) {
 		if diff := compareModes(t, img); diff != "" {
 			t.Fatalf("seed %d:\n%s", seed, diff)
 		}
+		if seed%4 == 0 {
+			if diff := comparePermissions(t, img); diff != "" {
+				t.Fatalf("seed %d:\n%s", seed, diff)
+			}
+		}
 		must(t, os.RemoveAll(img.objects))
 		must(t, os.Remove(img.path))
 	}
@@ -82,6 +89,57 @@ func compareModes(t *testing.T, img image) string {
 		}
 	}
 	return ""
+}
+
+// comparePermissions describes in what a mode lets users do other things with the files of an image than the native mount.
+func comparePermissions(t *testing.T, img image) string {
+	t.Helper()
+	paths := namesToTry(walkMounted(t, native, img))
+	want := permissions(t, native, img, paths)
+	for _, m := range modes() {
+		got := permissions(t, m, img, paths)
+		for i := range want {
+			if got[i] != want[i] {
+				return fmt.Sprintf("native: %s\n%s: %s", want[i], m.name, got[i])
+			}
+		}
+	}
+	return ""
+}
+
+// namesToTry leaves out what can't be looked up natively, and what has an ACL that can't be read: of these an empty one is
+// none to FUSE (see fuseDifferences).
+func namesToTry(rs []*record) (paths []string) {
+	for _, r := range rs {
+		if r.odd == nil && !strings.HasPrefix(r.xattrs[aclAccess], "!") {
+			paths = append(paths, r.path)
+		}
+	}
+	return paths
+}
+
+// permissions are what some users may do with each path. Users and groups of the ACLs that realize makes are among them.
+func permissions(t *testing.T, m mode, img image, paths []string) (list []string) {
+	t.Helper()
+	dir, unmount := m.mount(t, img)
+	defer unmount()
+	for _, u := range []user{{"alice", alice, 100, []uint32{staff}}, {"bob", bob, helpers, nil}} {
+		must(t, u.as(func() {
+			for _, path := range paths {
+				list = append(list, fmt.Sprintf("%s, %q: %s", u.name, path, access(dir+path)))
+			}
+		}))
+	}
+	return list
+}
+
+// access is what a user may do with a path, short of what the content says.
+func access(path string) string {
+	var b strings.Builder
+	for _, mode := range []uint32{unix.F_OK, unix.R_OK, unix.W_OK, unix.X_OK} {
+		fmt.Fprintf(&b, " %s", came(unix.Faccessat(unix.AT_FDCWD, path, mode, unix.AT_EACCESS)))
+	}
+	return b.String()
 }
 
 func walkMounted(t *testing.T, m mode, img image) []*record {

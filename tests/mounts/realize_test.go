@@ -100,14 +100,18 @@ func (z *realizer) size() int {
 }
 
 // acls makes most ACLs of a node such as the kernel understands. Of others even the superuser is refused the file, if it
-// isn't their own.
+// isn't their own, and anybody a directory.
 func (z *realizer) acls(n tree.Node) {
 	xs := z.tree.Xattrs(n)
-	changed, own := false, z.tree.Attr(n).UID == 0
+	changed, own := false, z.tree.Attr(n).UID == 0 && !z.tree.IsDir(n)
 	for i, x := range xs {
 		if (x.Name == aclAccess || x.Name == aclDefault) && (!own || !z.one(8)) {
-			xs[i].Value = z.acl()
+			a := z.acl()
+			xs[i].Value = a.encode()
 			changed = true
+			if x.Name == aclAccess {
+				z.agree(n, a)
+			}
 		}
 	}
 	if changed {
@@ -115,8 +119,16 @@ func (z *realizer) acls(n tree.Node) {
 	}
 }
 
+// agree makes the mode say what the ACL says, as chmod(2) and setfacl(1) do: where it doesn't, overlayfs refuses to execute
+// what the ACL alone allows, since it asks for root's right to the file below too.
+func (z *realizer) agree(n tree.Node, a acl) {
+	attr := z.tree.Attr(n)
+	attr.Mode = attr.Mode&^0o777 | uint32(a.user<<6|a.mask<<3|a.other)
+	must(z.objects.t, z.tree.SetAttr(n, attr))
+}
+
 // acl is a random one with a few users and groups.
-func (z *realizer) acl() []byte {
+func (z *realizer) acl() acl {
 	a := acl{user: z.perm(), group: z.perm(), mask: z.perm(), other: z.perm()}
 	for id := range uint32(z.r.IntN(4)) {
 		a.users = append(a.users, aclEntry{1000 + id, z.perm()})
@@ -124,7 +136,7 @@ func (z *realizer) acl() []byte {
 	for id := range uint32(1 + z.r.IntN(3)) {
 		a.groups = append(a.groups, aclEntry{2000 + id, z.perm()})
 	}
-	return a.encode()
+	return a
 }
 
 func (z *realizer) perm() uint16 { return uint16(z.r.IntN(8)) }
