@@ -122,11 +122,11 @@ func readRandom(f *os.File, reads int) error {
 	if err != nil {
 		return err
 	}
-	buf := make([]byte, 4096)
+	fd, buf := int(f.Fd()), make([]byte, 4096)
 	random := rand.New(rand.NewPCG(3, 4)) // the same places for every side
 	for range reads {
 		off := random.Int64N(st.Size()/4096) * 4096
-		if _, err := unix.Pread(int(f.Fd()), buf, off); err != nil {
+		if _, err := unix.Pread(fd, buf, off); err != nil {
 			return fmt.Errorf("read at %d: %w", off, err)
 		}
 	}
@@ -134,9 +134,9 @@ func readRandom(f *os.File, reads int) error {
 }
 
 func readSequential(f *os.File, size int) error {
-	buf := make([]byte, 128<<10)
+	fd, buf := int(f.Fd()), make([]byte, 128<<10)
 	for got := 0; got < size; {
-		n, err := unix.Read(int(f.Fd()), buf)
+		n, err := unix.Read(fd, buf)
 		if err != nil {
 			return err
 		}
