@@ -33,9 +33,7 @@ const (
 
 func main() {
 	if os.Getpid() == 1 {
-		if err := reap(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-		}
+		fmt.Fprintln(os.Stderr, reap())
 		powerOff(os.Stderr) // nothing is left that could say why
 		return
 	}
