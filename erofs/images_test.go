@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/flatroot/flatroot/erofs/disk"
 	"github.com/flatroot/flatroot/tree"
 )
 
@@ -126,10 +127,27 @@ func exercise(img []byte) *tree.Tree {
 		return nil
 	})
 	tr, err := ReadTree(m, ReadOptions{DataMax: 1 << 20})
+	exerciseMemory(img, err == nil)
 	if err != nil {
 		return nil
 	}
 	return tr
+}
+
+// exerciseMemory does the same with the image in memory, which must come to the same.
+func exerciseMemory(img []byte, right bool) {
+	m, err := OpenBytes(img)
+	if err != nil {
+		panic("OpenBytes refuses what Open takes")
+	}
+	_ = m.walk(func(v visit) error {
+		exerciseInode(v.inode)
+		_ = v.inode.DirentsFrom(Cookie(v.inode.attr.Size), func([]byte, Nid, disk.FileType, Cookie) bool { return true })
+		return v.inode.EachXattr(func(string, []byte, []byte) bool { return true })
+	})
+	if _, err := ReadTree(m, ReadOptions{DataMax: 1 << 20}); (err == nil) != right {
+		panic("ReadTree of memory and of a reader differ")
+	}
 }
 
 func exerciseInode(i *Inode) {

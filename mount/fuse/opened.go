@@ -12,11 +12,14 @@ import (
 type openTable struct {
 	mu      sync.Mutex
 	inodes  map[erofs.Nid]*opened
-	backing int // how many have a backing file, or are about to
+	backing int    // how many have a backing file, or are about to
+	ledger  ledger // the same for the next server
 }
 
 type opened struct {
-	refs int // open files, and opens that go on; guarded by the table
+	refs  int  // open files, and opens that go on; guarded by the table
+	place int  // in the ledger; guarded by the table
+	older bool // opened by a server before this one, nobody knows how often
 
 	mu   sync.Mutex // held while the backing file is opened
 	done bool       // it was
@@ -49,7 +52,29 @@ func (t *openTable) open(nid erofs.Nid, register func() (int32, error)) (id int3
 		}
 	}
 	o.done = true
+	t.write(nid, o)
 	return o.id, nil
+}
+
+// write enters a backing file into the ledger, before the kernel has it: it can't be in use then without being there.
+func (t *openTable) write(nid erofs.Nid, o *opened) {
+	if o.id == 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	o.place = t.ledger.write(nid, o.id)
+}
+
+// load takes over what other servers have opened.
+func (t *openTable) load() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.inodes = map[erofs.Nid]*opened{}
+	t.ledger.load(func(nid erofs.Nid, id int32, place int) {
+		t.inodes[nid] = &opened{done: true, id: id, place: place, older: true}
+	})
+	t.backing = len(t.inodes)
 }
 
 func (t *openTable) enter(nid erofs.Nid) *opened {
@@ -92,12 +117,13 @@ func (t *openTable) release(nid erofs.Nid) (id int32, known bool) {
 	if o == nil {
 		return 0, false
 	}
-	if o.refs--; o.refs > 0 {
+	if o.refs--; o.refs > 0 || o.older {
 		return 0, true
 	}
 	delete(t.inodes, nid)
 	if o.id != 0 {
 		t.backing--
+		t.ledger.erase(o.place)
 	}
 	return o.id, true
 }

@@ -36,6 +36,7 @@ func (s *Server) Serve(devs []*os.File) error {
 			s.Stop() // for one reader it is over for all: unmounted, stopped, or failed
 		})
 	}
+	wg.Go(s.survey)
 	wg.Wait()
 	runtime.KeepAlive(devs)
 	if err := errors.Join(errs...); err != nil {

@@ -22,6 +22,9 @@ type Options struct {
 	Readers int
 	// Log is called with a line for what goes wrong. Of many lines at a time some are left out. Nil: nothing is logged.
 	Log func(format string, args ...any)
+	// Ledger is of the session (NewLedger): with passthrough, what one server knows of open files and the next has to. The file
+	// may be closed when NewServer has returned. Nil: a server that goes on with the session of another has no passthrough.
+	Ledger *os.File
 	// Count is called for each request, by several goroutines. Nil: nothing is counted.
 	Count func(wire.Opcode)
 }
@@ -66,7 +69,7 @@ type Server struct {
 func NewServer(s mount.Serving, o Options) (*Server, error) {
 	srv := &Server{o: o.fill(), view: s.View, passthrough: s.Passthrough, stop: -1, crew: crew{rested: -1}}
 	srv.log.print = o.Log
-	if err := srv.open(s); err != nil {
+	if err := errors.Join(srv.open(s), srv.openLedger()); err != nil {
 		srv.Close()
 		return nil, fmt.Errorf("serve image: %w", err)
 	}
@@ -92,6 +95,13 @@ func (s *Server) open(from mount.Serving) (err error) {
 		return err
 	}
 	return s.crew.open()
+}
+
+func (s *Server) openLedger() error {
+	if s.o.Ledger == nil || !s.passthrough {
+		return nil
+	}
+	return s.opened.ledger.open(s.o.Ledger)
 }
 
 // openImage maps the image, or reads it through checks.
@@ -120,7 +130,7 @@ func (s *Server) Close() error {
 	if s.objects != nil {
 		errs = append(errs, s.objects.Close())
 	}
-	errs = append(errs, s.dirs.close(), s.mapped.close(), s.crew.close())
+	errs = append(errs, s.dirs.close(), s.mapped.close(), s.opened.ledger.close(), s.crew.close())
 	if s.stop >= 0 {
 		errs = append(errs, unix.Close(s.stop))
 		s.stop = -1

@@ -126,12 +126,14 @@ func reply(dev int, unique uint64, out wire.InitOut) error {
 	return nil
 }
 
-// Resume goes on with a session that another server negotiated, which must have had the same image and service.
+// Resume goes on with a session that another server negotiated, which must have had the same image and service. With
+// passthrough the other must have ended.
 //
-// It ends passthrough: what is open from before must be opened again with the same backing ID, which went with the server,
-// or the kernel fails the open. An OPEN answered with ENOSYS is the way out (see openFile): from then on the kernel opens
-// files without asking, and has them read by READ, whatever is still open with a backing file.
-func (s *Server) Resume(ss Session) error { return s.take(ss, false) }
+// Passthrough needs a ledger: what is open from before must be opened again with the same backing ID, or the kernel fails
+// the open. Without one the server has the kernel ask no more (see openFile).
+func (s *Server) Resume(ss Session) error {
+	return s.take(ss, ss.Flags&wire.Passthrough != 0 && s.opened.ledger.b != nil)
+}
 
 func (s *Server) take(ss Session, passthrough bool) error {
 	if ss.Major != wire.Major || ss.Minor < wire.MinorOldest {
@@ -141,6 +143,7 @@ func (s *Server) take(ss Session, passthrough bool) error {
 		return fmt.Errorf("resume FUSE session: unknown flags %#x", uint64(unknown))
 	}
 	s.passthrough = passthrough
+	s.opened.load()
 	return nil
 }
 

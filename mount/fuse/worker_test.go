@@ -279,6 +279,55 @@ func TestLookupItself(t *testing.T) {
 	}
 }
 
+// A tree without xattrs has the kernel ask for none.
+func TestSurvey(t *testing.T) {
+	plain := "/ 0 40755 2 0 0 0 0.0 - - -\n/d 0 40755 2 0 0 0 0.0 - - -\n/d/e 0 40755 2 0 0 0 0.0 - - -\n" +
+		"/d/e/f 9 100644 1 0 0 0 0.0 ab/cd - -"
+	for what, c := range map[string]struct {
+		text string
+		view mount.View
+		none bool
+	}{
+		"no xattrs":     {plain + "\n", mount.ViewPlain, true},
+		"overlayfs":     {plain + "\n", mount.ViewOverlay, false},
+		"one":           {plain + " user.x=1\n", mount.ViewPlain, false},
+		"an escaped":    {plain + " trusted.overlay.x=1\n", mount.ViewPlain, false},
+		"a never shown": {plain + " lustre.x=1\n", mount.ViewPlain, true},
+	} {
+		s := newServer(t, imageOf(t, c.text), c.view, Options{})
+		if s.survey(); s.noXattrs.Load() != c.none {
+			t.Errorf("%s: found that there are none: %t", what, !c.none)
+		}
+		w := s.newWorker(-1)
+		if _, err := answer(t, w.handle(request(wire.OpGetxattr, 1, xattrBody(9, "user.none")))); (err == unix.ENOSYS) != c.none {
+			t.Errorf("%s: %v", what, err)
+		}
+		if _, err := answer(t, w.handle(request(wire.OpListxattr, 1, xattrBody(9000, "")))); err != 0 {
+			t.Errorf("%s: list: %v", what, err)
+		}
+	}
+}
+
+// Directories that lead in a circle end the search, and prove nothing.
+func TestSurveyCircle(t *testing.T) {
+	img := imageOf(t, "/ 0 40755 2 0 0 0 0.0 - - -\n/d 0 40755 2 0 0 0 0.0 - - -\n")
+	s := newServer(t, img, mount.ViewPlain, Options{})
+	root, err := s.img.Inode(s.img.Root())
+	must(t, err)
+	d, err := root.Lookup("d")
+	must(t, err)
+	nid := binary.LittleEndian.AppendUint64(nil, uint64(d))
+	entries := img[len(img)-4096:] // the root's one block, the only one of the image
+	if n := bytes.Count(entries, nid); n != 1 {
+		t.Fatalf("%d places", n)
+	}
+	binary.LittleEndian.PutUint64(entries[bytes.Index(entries, nid):], uint64(s.img.Root()))
+	s = newServer(t, img, mount.ViewPlain, Options{})
+	if s.survey(); s.noXattrs.Load() {
+		t.Error("found that there are none")
+	}
+}
+
 func TestNodeIDs(t *testing.T) {
 	s := newServer(t, imageOf(t, sampleText), mount.ViewPlain, Options{})
 	seen := map[uint64]erofs.Nid{}

@@ -51,9 +51,6 @@ func (w *worker) listxattr(h *wire.InHeader, body []byte) (int, error) {
 	if !g.Decode(body) {
 		return 0, unix.EINVAL
 	}
-	if w.s.noXattrs.Load() {
-		return 0, unix.ENOSYS
-	}
 	if err := w.load(h); err != nil {
 		return 0, err
 	}
