@@ -2,7 +2,8 @@
 //
 // A [Server] answers the requests of one session from the image alone. It keeps no table of inodes: a node ID is the nid
 // of an inode, but for the root's, and a place in a directory is a cookie. So nothing is lost when a server ends: any other
-// server of the same image can go on with the session ([Server.Resume]).
+// server of the same image can go on with the session ([Server.Resume]). With passthrough the kernel wants to be told again
+// what it was told about files that are still open; that is in a memory file which outlives servers ([NewLedger]).
 //
 // The image is mapped, or read block by block and checked (mount.ImageBlocks). Which part of it is shown is the mount.View:
 //

@@ -100,7 +100,7 @@ func (c *child) spawn(exe string, s *state) error {
 	p := new(parcel)
 	p.addAll([]int{null, null, pipe[1]})
 	t := &state{Service: s.Service, Session: s.Session, Initrd: s.Initrd}
-	t.Image, t.Objects = p.add(s.Image), p.addAll(s.Objects)
+	t.Image, t.Ledger, t.Objects = p.add(s.Image), p.add(s.Ledger), p.addAll(s.Objects)
 	t.Clones, t.Control = p.addAll(c.clones), p.add(pair[1])
 	if c.pid, err = spawn(exe, serverRole, t, p); err != nil {
 		unix.Close(pair[0])

@@ -22,7 +22,8 @@
 //
 //	SIGHUP   a server from the program that is now at the path that the keeper was
 //	         started from takes over; then the keeper becomes that program too. If
-//	         the new server doesn't come up, all stays as it was.
+//	         the new server doesn't come up, all stays as it was. Without passthrough
+//	         both servers answer for a moment, and nobody waits.
 //	SIGTERM  ignored, as SIGINT and SIGQUIT: the session ends by unmounting. What
 //	         stops a unit of systemd's unmounts first, and kills what stays.
 //	SIGKILL  ends the session: requests fail with ECONNABORTED and ENOTCONN, and the

@@ -73,14 +73,29 @@ func (k *keeper) attendSignals() {
 	signal.Notify(k.signals, unix.SIGHUP)
 }
 
-// begin starts the first server.
+// begin starts the first server, or another of the program that runs.
 func (k *keeper) begin() error {
+	if err := k.makeLedger(); err != nil {
+		return err
+	}
 	c, err := k.spawnServer(self, k.state.Readers)
 	if err != nil {
 		return err
 	}
 	k.add(c)
 	return nil
+}
+
+// makeLedger makes what servers of a session with passthrough hand on.
+func (k *keeper) makeLedger() error {
+	if !k.state.Service.Passthrough || k.state.Ledger != 0 {
+		return nil
+	}
+	f, err := fuse.NewLedger()
+	if err == nil {
+		k.state.Ledger, err = duplicate(f)
+	}
+	return err
 }
 
 func (k *keeper) add(c *child) {
@@ -163,10 +178,16 @@ func (k *keeper) ready(c *child, s *fuse.Session) {
 	k.tell(nil)
 	for _, old := range k.children {
 		if old != c && old.phase == serving {
-			old.tellStop()
-			time.AfterFunc(stopTime, func() { k.events <- event{child: old, overdue: true} })
+			k.stop(old)
 		}
 	}
+	k.completeUpgrade()
+}
+
+// stop has a server finish what it has in hand and end.
+func (k *keeper) stop(c *child) {
+	c.tellStop()
+	time.AfterFunc(stopTime, func() { k.events <- event{child: c, overdue: true} })
 }
 
 // overdue ends a server that doesn't stop. What it has in hand is for another.
@@ -184,7 +205,7 @@ func (k *keeper) gone(c *child) {
 	k.judge(c, st)
 	c.close()
 	if c.phase == stopping {
-		k.completeUpgrade(c)
+		k.completeUpgrade()
 	}
 }
 
@@ -200,6 +221,9 @@ func (k *keeper) judge(c *child, st unix.WaitStatus) {
 	case k.state.Session == nil:
 		k.giveUp(c.ended(st))
 	case c.phase == stopping && st.Exited() && st.ExitStatus() == exitOver: // it left nothing behind
+		if len(k.children) == 0 {
+			k.follow()
+		}
 	case c.phase == starting && k.any(serving):
 		k.log.print(prioError, "upgrade: "+c.ended(st).Error()+"; the server that runs goes on")
 	default:

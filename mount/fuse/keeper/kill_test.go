@@ -138,7 +138,7 @@ func TestKilledPassthrough(t *testing.T) {
 	if _, err := held.ReadAt(buf, 0); err != nil || !bytes.Equal(buf, k.content["f00"]) {
 		t.Errorf("open from before: %v", err)
 	}
-	for _, name := range []string{"f00", "f01"} {
+	for _, name := range []string{"f00", "f00", "f01", "f00"} {
 		if err := readUncached(filepath.Join(k.dir, name), buf, k.content[name]); err != nil {
 			t.Error(err)
 		}

@@ -72,7 +72,12 @@ func answering(s *state, devices []*os.File) (*fuse.Server, error) {
 	}
 	v := s.serving()
 	defer closeServing(v) // the server has what it needs of its own
-	server, err := fuse.NewServer(v, fuse.Options{Readers: len(devices), Log: logLine})
+	o := fuse.Options{Readers: len(devices), Log: logLine}
+	if s.Ledger != 0 {
+		o.Ledger = os.NewFile(uintptr(s.Ledger), "ledger")
+		defer o.Ledger.Close()
+	}
+	server, err := fuse.NewServer(v, o)
 	if err != nil {
 		return nil, err
 	}

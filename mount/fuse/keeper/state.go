@@ -32,6 +32,7 @@ type state struct {
 
 	Image   int       `json:"image"`
 	Objects []int     `json:"objects,omitempty"`
+	Ledger  int       `json:"ledger,omitempty"`  // with passthrough, see fuse.NewLedger
 	Device  int       `json:"device,omitempty"`  // keeper: the session
 	Status  int       `json:"status,omitempty"`  // keeper: to the starter
 	Log     int       `json:"log,omitempty"`     // keeper: the log file
@@ -50,7 +51,7 @@ type adopted struct {
 
 // descriptors lists those that the process has by the state.
 func (s *state) descriptors() []int {
-	all := append([]int{s.Image, s.Device, s.Status, s.Log, s.Control}, s.Objects...)
+	all := append([]int{s.Image, s.Ledger, s.Device, s.Status, s.Log, s.Control}, s.Objects...)
 	all = append(all, s.Clones...)
 	for _, a := range s.Servers {
 		all = append(append(all, a.Control, a.Messages), a.Clones...)

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"errors"
 	"fmt"
 	"os/signal"
 	"syscall"
@@ -10,36 +11,60 @@ import (
 
 // upgrade starts a server from the program that is now where the keeper's came
 // from. The one that runs goes on until the new one is ready, and for good if that
-// never happens.
+// never happens. Servers with passthrough can't run side by side, since they write
+// in one ledger; there the one that runs stops first.
 func (k *keeper) upgrade() {
 	if k.given != nil || !k.any(serving) || len(k.children) > 1 {
 		k.log.print(prioWarning, "upgrade: a server is being replaced already")
 		return
 	}
-	if k.state.Exe == "" {
-		k.log.print(prioError, "upgrade: the path of the program is not known")
+	if k.state.Service.Passthrough {
+		k.stop(k.children[0])
 		return
+	}
+	if err := k.beginNew(); err != nil {
+		k.log.print(prioError, fmt.Sprintf("upgrade: %v; the server that runs goes on", err))
+	}
+}
+
+// follow starts the successor of a server that was stopped. If the new program
+// doesn't work, one of the old is.
+func (k *keeper) follow() {
+	err := k.beginNew()
+	if err == nil {
+		return
+	}
+	k.log.print(prioError, fmt.Sprintf("upgrade: %v; going on with the old program", err))
+	if err := k.begin(); err != nil {
+		k.giveUp(fmt.Errorf("session ends: %w", err))
+	}
+}
+
+// beginNew starts a server from the program on the disk.
+func (k *keeper) beginNew() error {
+	if k.state.Exe == "" {
+		return errors.New("the path of the program is not known")
 	}
 	c, err := k.spawnServer(root+k.state.Exe, k.state.Readers)
 	if err != nil {
-		k.log.print(prioError, fmt.Sprintf("upgrade: %v; the server that runs goes on", err))
-		return
+		return err
 	}
 	c.upgraded = true
 	k.add(c)
+	return nil
 }
 
-// completeUpgrade follows the end of old, which was told to stop. The new server
+// completeUpgrade comes when the new server answers and the old one is gone. It
 // has shown that the new program works and can read the state of this one, so the
 // keeper becomes that too; it would otherwise replace a server that dies later by
 // one of the old program.
-func (k *keeper) completeUpgrade(old *child) {
+func (k *keeper) completeUpgrade() {
 	if k.given != nil || len(k.children) != 1 || !k.children[0].upgraded || k.children[0].phase != serving {
 		return
 	}
 	c := k.children[0]
 	c.upgraded = false
-	k.log.print(prioNotice, fmt.Sprintf("upgrade: server %d has taken over from %d", c.pid, old.pid))
+	k.log.print(prioNotice, fmt.Sprintf("upgrade: server %d has taken over", c.pid))
 	if err := k.become(root+k.state.Exe, c); err != nil {
 		k.log.print(prioError, fmt.Sprintf("upgrade: keeper stays as it is: %v", err))
 	}

@@ -46,8 +46,17 @@ func runs(t *testing.T, pid int, path string) {
 // TestUpgrade replaces the program of a mounted file system while it is read.
 func TestUpgrade(t *testing.T) {
 	needSessions(t)
+	for _, passthrough := range []bool{false, true} {
+		t.Run(fmt.Sprintf("passthrough=%v", passthrough), func(t *testing.T) { testUpgrade(t, passthrough) })
+	}
+}
+
+func testUpgrade(t *testing.T, passthrough bool) {
 	exe := program(t)
-	k := mountSample(t, Options{Exe: exe})
+	s := newSample(t)
+	s.passthrough = passthrough
+	k, err := tryMount(t, s, Options{Exe: exe})
+	must(t, err)
 	r := k.startReaders(4)
 	server := k.server(t)
 	for range 5 {
@@ -114,4 +123,32 @@ func logged(t *testing.T, k *kept) int {
 	b, err := os.ReadFile(k.log)
 	must(t, err)
 	return strings.Count(string(b), "the server that runs goes on")
+}
+
+// TestFailedUpgradePassthrough: there the server that runs stops first, and another
+// of the same program follows.
+func TestFailedUpgradePassthrough(t *testing.T) {
+	needSessions(t)
+	exe := program(t)
+	s := newSample(t)
+	s.passthrough = true
+	k, err := tryMount(t, s, Options{Exe: exe})
+	must(t, err)
+	server := k.server(t)
+	for _, text := range []string{"#!/bin/sh\nexit 3\n", "no program\n"} {
+		must(t, os.Remove(exe))
+		must(t, os.WriteFile(exe, []byte(text), 0o755))
+		must(t, unix.Kill(k.PID(), unix.SIGHUP))
+		for range 500 {
+			if unix.Kill(server, 0) != nil {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if err := readUncached(filepath.Join(k.dir, "f00"), make([]byte, sampleSize), k.content["f00"]); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+		server = k.server(t, server)
+	}
+	k.unmount(t)
 }
