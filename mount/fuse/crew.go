@@ -8,7 +8,7 @@ import (
 
 // crew is the readers of a server. A request should meet a reader that waits for it, and only one: a second one that waits
 // would get every other request, each on another processor, at half as much processor time again. So readers rest, until one
-// of those that wait goes off to read an object, which may take long, or finds more requests than it can answer.
+// of those that wait goes off to read a long object, or finds more requests than it can answer.
 type crew struct {
 	rested int // eventfd, a semaphore that readers rest on; -1: there is none
 

@@ -60,9 +60,9 @@ func (w *worker) backing() (int32, error) {
 		if err != nil || !backed || w.s.objects == nil {
 			return 0, err
 		}
-		w.s.crew.leave()
+		back := w.goOff(ref)
 		f, err := w.s.objects.Open(ref)
-		w.s.crew.join()
+		back()
 		if err != nil {
 			return 0, withDigest(err, ref)
 		}

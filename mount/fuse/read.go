@@ -46,9 +46,9 @@ func (w *worker) readData(b []byte, off int64) error {
 	if w.s.objects == nil {
 		return errNoObjects
 	}
-	w.s.crew.leave()
+	back := w.goOff(ref)
 	n, err := w.s.objects.ReadAt(ref, b, off)
-	w.s.crew.join()
+	back()
 	if n == len(b) && (err == nil || err == io.EOF) {
 		return nil
 	}
@@ -67,6 +67,20 @@ func withDigest(err error, ref object.Ref) error {
 		return fmt.Errorf("%w (the image has no digest)", err)
 	}
 	return fmt.Errorf("%w (digest %v)", err, ref.Digest)
+}
+
+// longSize is the size in bytes of objects that another reader is called for. To hash so much takes a millisecond; to call
+// somebody for each small file would take longer than to read it. Where many small ones are slow, from a disk, requests
+// queue up, which calls others too.
+const longSize = 1 << 20
+
+// goOff has another reader wait for requests while this one works with an object that may take long, until back is called.
+func (w *worker) goOff(ref object.Ref) (back func()) {
+	if ref.Size <= longSize {
+		return func() {}
+	}
+	w.s.crew.leave()
+	return w.s.crew.join
 }
 
 // object is where the data of a backed file is. The path is a copy: others work with it who can't be interrupted by a fault.
