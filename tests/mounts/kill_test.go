@@ -241,7 +241,7 @@ func TestKilledServersFio(t *testing.T) {
 			})
 		}
 	}
-	time.Sleep(time.Second) // fio checks its options and opens the files
+	time.Sleep(time.Second) // fio looks at its files first
 	r := &restless{t: t, modes: len(modes()), before: func() {}}
 	r.run(runtime-time.Second, &failed)
 	jobs.Wait()

@@ -109,6 +109,9 @@ func beInit() int {
 	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return exitCode(fmt.Errorf("mount /proc: %w", err))
 	}
+	if err := openFUSE(); err != nil {
+		return exitCode(fmt.Errorf("open /dev/fuse to users: %w", err))
+	}
 	cmd, err := stage(stageTests, nil)
 	if err != nil {
 		return exitCode(err)
@@ -129,6 +132,32 @@ func beInit() int {
 	}
 }
 
+// openFUSE puts a device that any user may open, as distributions have it, in the place of one that only root may.
+func openFUSE() error {
+	const path = "/dev/fuse"
+	st, err := os.Stat(path)
+	if err != nil || st.Mode().Perm() == 0o666 {
+		return nil // or missing, which the tests find out
+	}
+	dir, err := os.MkdirTemp("", "mounts-dev")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(dir)
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"); err != nil {
+		return err
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	node := filepath.Join(dir, "fuse")
+	if err := unix.Mknod(node, unix.S_IFCHR, int(unix.Mkdev(10, 229))); err != nil { // Documentation/admin-guide/devices.txt
+		return err
+	}
+	if err := os.Chmod(node, 0o666); err != nil {
+		return err
+	}
+	return unix.Mount(node, path, "", unix.MS_BIND, "")
+}
+
 // helper is the path of mount.flatroot.
 var helper string
 
@@ -147,6 +176,9 @@ func runTests(m *testing.M) int {
 		return exitCode(err)
 	}
 	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil { // users start it too
+		return exitCode(err)
+	}
 	helper = filepath.Join(dir, "mount.flatroot")
 	build := exec.Command("go", "build", "-o", helper, "../../cmd/mount.flatroot")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

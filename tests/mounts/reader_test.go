@@ -78,6 +78,9 @@ const (
 )
 
 func objectDigest(path string) string {
+	if st, err := os.Stat(path); err == nil && st.Size() > wholeMax {
+		return objectEnds(path, st.Size())
+	}
 	b, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, unix.EISDIR): // overlayfs takes nothing but files
@@ -86,6 +89,15 @@ func objectDigest(path string) string {
 		return failed(err)
 	}
 	return digestOf(b)
+}
+
+func objectEnds(path string, size int64) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return failed(err)
+	}
+	defer f.Close()
+	return endsOf(f, size)
 }
 
 // difference is something that an image can hold and that is shown otherwise when it is mounted, or not at all.

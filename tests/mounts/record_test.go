@@ -26,6 +26,7 @@ type record struct {
 	data      string    // of a regular file: its digest, or an error
 	xattrs    map[string]string
 	unchecked bool     // the image has a path of the content and no digest
+	text      string   // that String gives, of a record that was read
 	odd       []string // what contradicts itself, such as the type in the directory
 }
 
@@ -43,6 +44,9 @@ func digestOf(content []byte) string { return fsverity.Sum(fsverity.SHA256, cont
 
 // String is the record as a line of a dump, but for the content.
 func (r *record) String() string {
+	if r.text != "" {
+		return r.text
+	}
 	b := dump.AppendEscaped(nil, []byte(r.path))
 	b = fmt.Appendf(b, " %d %o %d %d %d %d %d.%d ", r.attr.Size, r.attr.Mode, r.attr.Nlink, r.attr.UID, r.attr.GID,
 		r.attr.Rdev, r.attr.MtimeSec, r.attr.MtimeNsec)
@@ -59,6 +63,19 @@ func (r *record) String() string {
 		b = append(append(b, " ODD:"...), o...)
 	}
 	return string(b)
+}
+
+// parseRecord reads what String gives, for comparing alone.
+func parseRecord(line string) *record {
+	path, _, _ := strings.Cut(line, " ")
+	return &record{path: path, text: line}
+}
+
+func (r *record) escapedPath() string {
+	if r.text != "" {
+		return r.path
+	}
+	return string(dump.AppendEscaped(nil, []byte(r.path)))
 }
 
 func (r *record) is(fileType uint32) bool { return r.attr.Mode&tree.TypeMask == fileType }
@@ -85,12 +102,12 @@ func compareRecords(wantName string, want []*record, gotName string, got []*reco
 	var b strings.Builder
 	at := map[string]*record{}
 	for _, r := range want {
-		at[r.path] = r
+		at[r.escapedPath()] = r
 	}
 	differ := 0
 	for _, r := range got {
-		w := at[r.path]
-		delete(at, r.path)
+		w := at[r.escapedPath()]
+		delete(at, r.escapedPath())
 		switch {
 		case w == nil:
 			fmt.Fprintf(&b, "%s alone has %s\n", gotName, shorten(r.String(), 0))
