@@ -70,7 +70,10 @@ var namespaces = [...]string{"user.", "trusted.", "security."}
 
 // checkName gives the error of a native mount for names that no xattr can have there.
 func checkName(name []byte, acl bool) error {
-	if acl && (string(name) == aclAccess || string(name) == aclDefault) {
+	if string(name) == aclAccess || string(name) == aclDefault {
+		if !acl {
+			return unix.ENODATA // as through overlayfs: to it a layer without ACLs has none (fs/overlayfs/inode.c, ovl_get_acl_path)
+		}
 		return nil
 	}
 	for _, n := range namespaces {
