@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/flatroot/flatroot/erofs"
 )
 
 // ground is a mounted image of writeGround's, on which calls are tried.
@@ -74,13 +76,49 @@ func TestCalls(t *testing.T) {
 	}
 }
 
-// TestMountFlags tries what the usual flags of a mount forbid.
+// TestUsersWithoutACLs tries users' rights on an image without ACLs, of which the kernel is told.
+func TestUsersWithoutACLs(t *testing.T) {
+	needMounts(t)
+	dir := tmpfs(t)
+	b := newBuilder(t, newObjects(t, filepath.Join(dir, "objects")))
+	groundFiles(b)
+	groundOwned(b)
+	groundXattrs(b)
+	compareCalls(t, writeImage(t, dir, "plain", b.tree, b.objects, erofs.Format1), sorted(userCalls()))
+}
+
+// withoutRights is what a program of the ground says of itself that bob has started and that gives him nothing.
+const withoutRights = "Uid: 1001 1001 1001 1001; Gid: 2001 2001 2001 2001; CapPrm: 0000000000000000; CapEff: 0000000000000000; "
+
+// mountFlags are the usual flags of a mount with what they forbid.
+var mountFlags = map[string]map[string]string{
+	"nosuid": {
+		"run: setuid by bob":  withoutRights + "setuid",
+		"run: setgid by bob":  withoutRights + "setgid",
+		"run: capable by bob": withoutRights + "capable",
+	},
+	"nodev":  {"device: open for reading": "EACCES", "device: open for writing": "EACCES", "device: open as a path": "ok"},
+	"noexec": {"run: act by bob": "EACCES", "run: act by root": "EACCES", "run: script by bob": "EACCES"},
+}
+
+// TestMountFlags tries what they forbid, and without them allow.
 func TestMountFlags(t *testing.T) {
 	needMounts(t)
 	img := writeGround(t, tmpfs(t))
-	list := sorted(append(runCalls(), deviceCalls()...))
-	for _, option := range []string{"nosuid", "nodev", "noexec", "nosuid,nodev,noexec"} {
-		t.Run(option, func(t *testing.T) { compareCalls(t, img, list, option) })
+	for option, forbidden := range mountFlags {
+		t.Run(option, func(t *testing.T) {
+			list := sorted(append(runCalls(), deviceCalls()...))
+			for i := range list {
+				list[i].want = forbidden[list[i].name]
+			}
+			compareCalls(t, img, list, option)
+			free := callsOn(t, native, img, list)
+			for name, outcome := range forbidden {
+				if free[name] == outcome && outcome != "ok" {
+					t.Errorf("%s is %s without %s too", name, outcome, option)
+				}
+			}
+		})
 	}
 }
 

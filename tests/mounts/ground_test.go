@@ -51,6 +51,7 @@ func writeGround(t testing.TB, dir string) image {
 	groundLinks(b)
 	groundPrograms(b)
 	groundOwned(b)
+	groundWithACLs(b)
 	groundXattrs(b)
 	b.dir("/big", 0o755)
 	for i := range bigEntries {
@@ -137,6 +138,9 @@ func groundOwned(b *builder) {
 			b.file(name+".d/file", 0o644, []byte("inside"))
 		}
 	}
+}
+
+func groundWithACLs(b *builder) {
 	b.dir("/acl", 0o755)
 	for name, a := range groundACLs() {
 		// The group's bits of a mode with an ACL are its mask.

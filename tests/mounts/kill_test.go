@@ -37,10 +37,11 @@ func processesNamed(t testing.TB, name string) (pids []int) {
 	return pids
 }
 
-// restless kills each mode's server once a second, or has its keeper take a new one, until it is told to end.
+// restless kills each mode's server again and again, or has its keeper take a new one.
 type restless struct {
 	t             *testing.T
 	modes         int
+	pause         time.Duration // between a server's start and its end
 	kills, others int
 	before        func() // each time
 }
@@ -48,25 +49,36 @@ type restless struct {
 // run goes on for a time, or until a reader fails.
 func (r *restless) run(d time.Duration, failed *atomic.Bool) {
 	r.t.Helper()
-	for end := time.Now().Add(d); time.Now().Before(end) && !failed.Load(); time.Sleep(time.Second) {
+	for end := time.Now().Add(d); time.Now().Before(end) && !failed.Load(); time.Sleep(r.pause) {
 		r.before()
-		// Now and then a new program takes over; that the same one does is enough to see that nobody notices.
-		if r.kills > 0 && r.kills%(3*r.modes) == 0 && r.others < r.kills/2 {
+		servers := r.servers()
+		if len(servers) != r.modes {
+			r.t.Errorf("%d servers for %d mounts", len(servers), r.modes)
+			return
+		}
+		// Every fourth time another program takes over; that it is the same again is enough to see that nobody notices.
+		if r.others*3 < r.kills {
 			for _, pid := range processesNamed(r.t, keeperName) {
 				must(r.t, unix.Kill(pid, unix.SIGHUP))
 				r.others++
 			}
 			continue
 		}
-		servers := processesNamed(r.t, serverName)
-		if len(servers) < r.modes {
-			r.t.Errorf("%d servers for %d mounts", len(servers), r.modes)
-		}
 		for _, pid := range servers {
-			must(r.t, unix.Kill(pid, unix.SIGKILL))
+			unix.Kill(pid, unix.SIGKILL) // not there any more: replaced meanwhile
 			r.kills++
 		}
 	}
+}
+
+// servers are there for all mounts after a while, and no more.
+func (r *restless) servers() (pids []int) {
+	for end := time.Now().Add(settleTime); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if pids = processesNamed(r.t, serverName); len(pids) == r.modes {
+			break
+		}
+	}
+	return pids
 }
 
 // busy is a mounted tree that is read all the time.
@@ -97,7 +109,7 @@ func TestKilledServers(t *testing.T) {
 				})
 			}
 		}
-		r := &restless{t: t, modes: len(all), before: func() { progress(t, all) }}
+		r := &restless{t: t, modes: len(all), pause: 100 * time.Millisecond, before: func() { progress(t, all) }}
 		r.run(time.Duration(times(8, 300))*time.Second, &failed)
 		close(stop)
 		readers.Wait()
@@ -171,7 +183,6 @@ func (b *busy) readUntil(stop chan struct{}) error {
 		}
 		b.count.Add(1)
 		b.last.Store(time.Now().UnixNano())
-		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -242,7 +253,7 @@ func TestKilledServersFio(t *testing.T) {
 		}
 	}
 	time.Sleep(time.Second) // fio looks at its files first
-	r := &restless{t: t, modes: len(modes()), before: func() {}}
+	r := &restless{t: t, modes: len(modes()), pause: time.Second, before: func() {}}
 	r.run(runtime-time.Second, &failed)
 	jobs.Wait()
 	t.Logf("%d servers killed, %d replaced", r.kills, r.others)

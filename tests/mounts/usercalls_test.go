@@ -152,7 +152,7 @@ func (u user) run(path string) string {
 	cmd.Env = []string{actVariable + "=whoami"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: u.uid, Gid: u.gid, Groups: u.groups}}
 	out, err := cmd.Output()
-	return describe(err, "%s", out)
+	return describe(err, "%s", strings.TrimSpace(string(out)))
 }
 
 // whoami prints with which rights this program runs.
