@@ -22,9 +22,9 @@ var (
 	dataBits = []bit{
 		{"first block of data", func(*testing.T, string) int64 { return 0 }, 0},
 		{"a block of data", func(*testing.T, string) int64 { return 77*fsverity.BlockSize + 1234 }, 77},
-		{"last byte", func(*testing.T, string) int64 { return bigSize - 1 }, 150},
+		{"last byte", func(*testing.T, string) int64 { return bigSize - 1 }, 300},
 	}
-	// The root comes first, then the blocks of leaves: the second one has blocks 128 to 150.
+	// The root comes first, then the blocks of leaves: the second one has blocks 128 to 255.
 	treeBits = []bit{
 		{"root of the Merkle tree", func(t *testing.T, o string) int64 { return merkleOf(t, o) }, 0},
 		{"leaf of the Merkle tree", func(t *testing.T, o string) int64 { return merkleOf(t, o) + 2*fsverity.BlockSize + 32 }, 129},
@@ -46,6 +46,7 @@ func TestFlippedObjects(t *testing.T) {
 	for _, d := range []disk{verityDisk, plainDisk} {
 		t.Run(d.name, func(t *testing.T) {
 			v := newVictim(t, d, ref)
+			v.intact = v.intact.few()
 			delete(v.intact, "big")
 			for _, b := range d.bits() {
 				t.Run(b.name, func(t *testing.T) { b.test(t, v) })
@@ -99,8 +100,10 @@ func (v *victim) testFlippedImage(t *testing.T, offset int64) {
 	v.again(t)
 	at := v.flip(t, v.image(), offset)
 	v.disk.each(t, func(t *testing.T, w way) {
-		v.again(t)
-		v.checkFlippedImage(t, w)
+		if w.want.ObjectCheck != "once" { // who reads the image as those do that check more
+			v.again(t)
+			v.checkFlippedImage(t, w)
+		}
 	})
 	v.flipBack(t, at)
 }

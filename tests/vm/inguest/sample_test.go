@@ -23,8 +23,9 @@ import (
 // sampleName is the name of the sample's image in a store.
 const sampleName = "os:1"
 
-// bigSize is over 128 blocks, so that the Merkle tree has leaves in two blocks and a root above them.
-const bigSize = 150*fsverity.BlockSize + 7
+// bigSize is over 128 blocks, so that the Merkle tree has leaves in several blocks and a root above them; and over 1 MiB, the
+// longest READ of a FUSE mount, so that a server has to keep leaves from one to the next.
+const bigSize = 300*fsverity.BlockSize + 7
 
 // big are the contents of the sample's objects.
 var big = map[string][]byte{"big": randomBytes(bigSize), "dir/small": randomBytes(5000), "dir/text": bytes.Repeat([]byte("flatroot\n"), 100)}
@@ -68,39 +69,47 @@ func owned(t *testing.T) []byte {
 	return out.Bytes()
 }
 
-// snapshot is what a tree shows: of each path what is found there.
-type snapshot map[string]string
+// sight is what is found at a path. It is compared as it is: a digest would take an emulated machine longer.
+type sight struct {
+	attrs   string // type, permissions, owner, time, xattrs
+	content string // or names
+}
 
-// look describes what is at a path: type, permissions, owner, size, time, xattrs, and content or names.
-func look(dir, name string) (string, error) {
+// snapshot is what a tree shows, by path.
+type snapshot map[string]sight
+
+// look sees what is at a path.
+func look(dir, name string) (s sight, err error) {
 	path := filepath.Join(dir, name)
 	fi, err := os.Lstat(path)
 	if err != nil {
-		return "", err
+		return s, err
 	}
 	st := fi.Sys().(*syscall.Stat_t)
 	attrs, err := xattrs(path)
 	if err != nil {
-		return "", err
+		return s, err
 	}
-	text := fmt.Sprintf("%v %d:%d %v %q", fi.Mode(), st.Uid, st.Gid, fi.ModTime().UnixNano(), attrs)
-	var content any
+	s.attrs = fmt.Sprintf("%v %d:%d %v %q", fi.Mode(), st.Uid, st.Gid, fi.ModTime().UnixNano(), attrs)
 	switch fi.Mode().Type() {
 	case 0:
 		var b []byte
 		b, err = os.ReadFile(path)
-		content = fmt.Sprint(fi.Size(), fsverity.Sum(fsverity.SHA256, b))
+		s.content = string(b)
+		s.attrs += fmt.Sprintf(" %d bytes", fi.Size())
 	case fs.ModeSymlink:
-		content, err = os.Readlink(path)
+		s.content, err = os.Readlink(path)
 	case fs.ModeDir:
-		content, err = list(path)
+		var names []fs.DirEntry
+		names, err = list(path)
+		s.content = fmt.Sprint(names)
 	}
-	return fmt.Sprintf("%s %v", text, content), err
+	return s, err
 }
 
 // xattrs reads all xattrs of a path, following no symlink.
 func xattrs(path string) (map[string]string, error) {
-	list := make([]byte, 64<<10) // XATTR_LIST_MAX of linux/limits.h
+	list := make([]byte, 1<<10) // more than the sample needs
 	n, err := unix.Llistxattr(path, list)
 	if err != nil {
 		return nil, fmt.Errorf("list xattrs of %s: %w", path, err)
@@ -110,7 +119,7 @@ func xattrs(path string) (map[string]string, error) {
 		if name == "" {
 			continue
 		}
-		value := make([]byte, 64<<10) // XATTR_SIZE_MAX
+		value := make([]byte, 1<<10)
 		n, err := unix.Lgetxattr(path, name, value)
 		if err != nil {
 			return nil, fmt.Errorf("xattr %s of %s: %w", name, path, err)
@@ -157,10 +166,19 @@ func (s snapshot) compare(t *testing.T, dir string) map[string]error {
 		if err != nil {
 			failed[name] = err
 		} else if got != want {
-			t.Errorf("WRONG DATA at %s: %s, want %s", name, got, want)
+			t.Errorf("WRONG DATA at %s: %.1000q, want %.1000q", name, got, want)
 		}
 	}
 	return failed
+}
+
+// few are the paths whose files are objects, and one that is none.
+func (s snapshot) few() snapshot {
+	f := snapshot{"dir/inline063": s["dir/inline063"]}
+	for name := range big {
+		f[name] = s[name]
+	}
+	return f
 }
 
 // wantIntact compares, and allows no error.
