@@ -33,7 +33,7 @@ func secure(t *testing.T, dir string) bool {
 	return s.Secure()
 }
 
-// TestWholeWay goes from a layout to a mount that the kernel checks throughout.
+// TestWholeWay goes from a layout to mounts that are checked throughout.
 func TestWholeWay(t *testing.T) {
 	needGuest(t)
 	for _, hash := range []string{"sha256", "sha512"} {
@@ -51,15 +51,13 @@ func TestWholeWay(t *testing.T) {
 				t.Errorf("only %d objects", n)
 			}
 			storetest.Check(t, dir)
-			target := t.TempDir()
-			if m := mountNative(t, dir, target, "require"); m != (mounted{"native", "kernel", "kernel"}) {
-				t.Errorf("mounted as %+v", m)
-			}
-			checkTree(t, target)
-			flatroot(t, "umount", target)
-			helper(t, sampleName, target, "-o", "verity=require,store="+dir)
-			checkTree(t, target)
-			flatroot(t, "umount", target)
+			verityDisk.each(t, func(t *testing.T, w way) {
+				checkTree(t, w.mount(t, dir))
+				target := t.TempDir()
+				helper(t, sampleName, target, "-o", w.options+",store="+dir)
+				checkTree(t, target)
+				flatroot(t, "umount", target)
+			})
 			// What is complete is neither fetched nor written again.
 			if again := flatroot(t, "pull", ref, "--store", dir); again != digest {
 				t.Errorf("pulled again: %s", again)
