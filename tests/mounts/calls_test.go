@@ -68,7 +68,7 @@ func outcomes(g ground, list []call) map[string]string {
 // TestCalls tries them on each mode.
 func TestCalls(t *testing.T) {
 	needMounts(t)
-	needed := compareCalls(t, writeGround(t, tmpfs(t)), calls())
+	needed := compareCalls(t, writeGround(t, tmpfs(t), bigEntries), calls())
 	for _, e := range exceptions {
 		if !needed[e.calls] {
 			t.Errorf("nothing needs the exception for %q", e.calls)
@@ -104,7 +104,7 @@ var mountFlags = map[string]map[string]string{
 // TestMountFlags tries what they forbid, and without them allow.
 func TestMountFlags(t *testing.T) {
 	needMounts(t)
-	img := writeGround(t, tmpfs(t))
+	img := writeGround(t, tmpfs(t), fewEntries)
 	for option, forbidden := range mountFlags {
 		t.Run(option, func(t *testing.T) {
 			list := sorted(append(runCalls(), deviceCalls()...))

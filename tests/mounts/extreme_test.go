@@ -30,7 +30,7 @@ func TestExtremes(t *testing.T) {
 		formats = append(formats, erofs.Format0)
 	}
 	for _, f := range formats {
-		if diff := compareModes(t, writeImage(t, dir, "extremes", b.tree, b.objects, f)); diff != "" {
+		if diff := compareModes(t, writeImage(t, dir, "extremes", b.tree, b.objects, f), modes()); diff != "" {
 			t.Errorf("format %v: %s", f, diff)
 		}
 	}

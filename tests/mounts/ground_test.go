@@ -23,8 +23,11 @@ const (
 	helpers = 2001
 )
 
-// bigEntries is how many names the ground's directory big has, so that no reader gets them at once.
-const bigEntries = 10_000
+// How many names the ground's directory big has: so many that no reader gets them at once, or few.
+const (
+	bigEntries = 10_000
+	fewEntries = 10
+)
 
 var (
 	// groundData is the content of the ground's file, over more than one read of 128 KiB.
@@ -42,8 +45,8 @@ func randomBytes(n int, seed byte) []byte {
 	return b
 }
 
-// writeGround makes the image that calls are tried on, in dir.
-func writeGround(t testing.TB, dir string) image {
+// writeGround makes the image that calls are tried on, in dir, with so many entries in its largest directory.
+func writeGround(t testing.TB, dir string, entries int) image {
 	t.Helper()
 	o := newObjects(t, filepath.Join(dir, "objects"))
 	b := newBuilder(t, o)
@@ -54,7 +57,7 @@ func writeGround(t testing.TB, dir string) image {
 	groundWithACLs(b)
 	groundXattrs(b)
 	b.dir("/big", 0o755)
-	for i := range bigEntries {
+	for i := range entries {
 		b.file(fmt.Sprintf("/big/%s-%05d", strings.Repeat("e", i%60), i), 0o644, nil)
 	}
 	b.tree.Canonicalize()

@@ -23,6 +23,9 @@ type mode struct {
 	served  bool // there is no overlayfs: a FUSE server gives the content too
 }
 
+// passthrough needs the rights of the system's superuser.
+func (m mode) passthrough() bool { return strings.Contains(m.options, "passthrough") }
+
 // native is the oracle.
 var native = mode{"native", "mode=native,verity=off", slices.Concat(erofsDifferences, overlayDifferences), false}
 

@@ -10,7 +10,7 @@ import (
 // TestRemounted has the superuser declare mounts writable: nothing can be changed nevertheless.
 func TestRemounted(t *testing.T) {
 	needMounts(t)
-	img := writeGround(t, tmpfs(t))
+	img := writeGround(t, tmpfs(t), fewEntries)
 	m, tr := readImage(t, img)
 	want := readerRecords(m, tr, img.objects, nil)
 	for _, m := range allModes() {

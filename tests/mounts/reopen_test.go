@@ -12,7 +12,7 @@ import (
 // TestReopened opens files of which others have been open since before the server was replaced.
 func TestReopened(t *testing.T) {
 	needMounts(t)
-	img := writeGround(t, tmpfs(t))
+	img := writeGround(t, tmpfs(t), fewEntries)
 	for _, m := range modes() {
 		for name, replace := range map[string]func(t *testing.T){"killed": killServer, "upgraded": upgradeServer} {
 			t.Run(m.name+", "+name, func(t *testing.T) {

@@ -33,7 +33,7 @@ func inNamespace(cmd *exec.Cmd) *exec.Cmd {
 
 // rootlessModes are those that a user namespace has.
 func rootlessModes() []mode {
-	list := slices.DeleteFunc(modes(), func(m mode) bool { return strings.HasPrefix(m.name, "passthrough") })
+	list := slices.DeleteFunc(modes(), mode.passthrough)
 	for i := range list {
 		list[i].differ = slices.Concat(list[i].differ, namespaceDifferences)
 		if !list[i].served {

