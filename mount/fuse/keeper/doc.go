@@ -11,7 +11,7 @@
 //
 // A session ends with the last of its /dev/fuse descriptors. The keeper has the
 // one that the mount was made with and shows it to nobody; each server gets clones
-// of its own, one for each reader, of which the keeper has duplicates. A request
+// of its own, of which the keeper has duplicates. A request
 // that a server has read belongs to the clone that it was read from. So when a
 // server dies nothing happens to the request. The keeper has the kernel send it
 // again (FUSE_NOTIFY_RESEND, Linux 6.9), closes that server's clones, and starts
@@ -30,6 +30,9 @@
 //	         file system has to be unmounted. The server notices, and ends.
 //
 // A signal that ends the server is a crash like any other.
+//
+// A server that was killed is not dead while the kernel has one of its threads wait
+// without a way out, as for a disk that doesn't answer. Readers wait until it is.
 //
 // What ends a session besides unmounting: servers that die one after another, as
 // soon as they run (see restarts); a server that dies where the kernel is older

@@ -65,9 +65,7 @@ func newKeeper(s *state) *keeper {
 	}
 }
 
-// attendSignals ignores what a service manager or a terminal sends to all. Ignoring
-// is inherited by the next program at an upgrade, which therefore is never killed
-// before it gets here.
+// attendSignals ignores what service managers and terminals send to all.
 func (k *keeper) attendSignals() {
 	signal.Ignore(unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE)
 	signal.Notify(k.signals, unix.SIGHUP)
@@ -111,6 +109,7 @@ func (k *keeper) adopt() {
 		k.add(c)
 	}
 	k.state.Servers = nil
+	k.catchUp()
 }
 
 // tell answers the starter, once.

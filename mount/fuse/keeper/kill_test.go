@@ -57,6 +57,7 @@ func TestKilledWhileReading(t *testing.T) {
 
 	stopped := objects.server(t)
 	must(t, unix.Kill(stopped, unix.SIGSTOP))
+	waitThreads(t, stopped, "stat", ") T ")
 	done := make(chan error, 1)
 	go func() {
 		done <- readUncached(filepath.Join(k.dir, "f00"), make([]byte, sampleSize), k.content["f00"])
@@ -64,10 +65,10 @@ func TestKilledWhileReading(t *testing.T) {
 	last := 0
 	for range 3 {
 		last = k.server(t, last)
-		waitBlocked(t, last)
+		waitThreads(t, last, "wchan", "request_wait_answer")
 		must(t, unix.Kill(last, unix.SIGKILL))
 	}
-	waitBlocked(t, k.server(t, last)) // by the request that three have died of
+	waitThreads(t, k.server(t, last), "wchan", "request_wait_answer") // by the request that three have died of
 	select {
 	case err := <-done:
 		t.Errorf("read before there was anything: %v", err)
@@ -104,20 +105,24 @@ func mountObjects(t *testing.T, s *sample) *kept {
 	return k
 }
 
-// waitBlocked waits until a thread of the process waits for an answer of FUSE.
-func waitBlocked(t *testing.T, pid int) {
+// waitThreads waits until a file in /proc of a thread of the process has the text,
+// or of all threads if it is about their state.
+func waitThreads(t *testing.T, pid int, file, text string) {
 	t.Helper()
 	for range 500 {
-		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/wchan", pid))
-		for _, f := range tasks {
-			// __fuse_request_send or request_wait_answer, as the compiler will have it
-			if b, _ := os.ReadFile(f); strings.Contains(string(b), "fuse") || strings.Contains(string(b), "request_wait") {
-				return
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/%s", pid, file))
+		n := 0
+		for _, f := range threads {
+			if b, _ := os.ReadFile(f); strings.Contains(string(b), text) {
+				n++
 			}
+		}
+		if n > 0 && (file != "stat" || n == len(threads)) {
+			return
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	t.Fatalf("server %d isn't blocked after 5 s", pid)
+	t.Fatalf("server %d has no %q in %s after 5 s", pid, text, file)
 }
 
 // TestKilledPassthrough: a file that is open with a backing file of the dead server

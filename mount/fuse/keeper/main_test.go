@@ -170,7 +170,7 @@ func mountWithin(t *testing.T, ctx context.Context, s *sample, o Options) (*kept
 		<-k.ended
 		if t.Failed() {
 			b, _ := os.ReadFile(k.log)
-			t.Logf("log:\n%s", b)
+			t.Logf("keeper: %v, log:\n%s", k.err, b)
 		}
 	})
 	return k, nil
@@ -308,9 +308,7 @@ func (r *readers) run(k *kept, i int) {
 			r.mu.Lock()
 			r.errs = append(r.errs, err)
 			r.mu.Unlock()
-			if len(r.errs) > 5 {
-				return
-			}
+			return
 		}
 		r.reads.Add(1)
 	}

@@ -194,7 +194,11 @@ func TestCycles(t *testing.T) {
 	k := mountSample(t, Options{}) // opens what the runtime opens once
 	k.unmount(t)
 	before := openDescriptors(t)
-	for range 200 {
+	cycles := 200
+	if raceDetector {
+		cycles = 10 // it has each process wait for a second before it ends
+	}
+	for range cycles {
 		l := NewLauncher(Options{})
 		p, closeAll := k.plan(t, l.Start, k.dir)
 		must(t, p.Do(context.Background()))

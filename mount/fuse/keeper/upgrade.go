@@ -85,8 +85,22 @@ func (k *keeper) become(exe string, c *child) error {
 	if err := passOn(all); err != nil {
 		return err
 	}
-	signal.Ignore(unix.SIGHUP) // rather than to die of one before the new program attends to it
+	// Ignored, it doesn't kill the next program before that attends to it. Go has no
+	// other way: it begins with the signals unblocked that end it.
+	signal.Ignore(unix.SIGHUP)
 	defer k.attendSignals()
 	err = syscall.Exec(exe, keeperRole.argv(&s, m), keeperRole.environ())
 	return fmt.Errorf("run %s: %w", exe, err)
+}
+
+// catchUp follows become, in the new program: a SIGHUP may have been ignored
+// meanwhile, after one more upgrade on the disk.
+func (k *keeper) catchUp() {
+	var running, installed unix.Stat_t
+	if unix.Stat(self, &running) != nil || unix.Stat(root+k.state.Exe, &installed) != nil {
+		return
+	}
+	if running.Dev != installed.Dev || running.Ino != installed.Ino {
+		k.upgrade()
+	}
 }

@@ -65,7 +65,6 @@ func testUpgrade(t *testing.T, passthrough bool) {
 		server = k.server(t, server)
 		runs(t, server, exe)
 		runs(t, k.PID(), exe)
-		time.Sleep(100 * time.Millisecond)
 	}
 	// What the keeper has become still does all that it did.
 	must(t, unix.Kill(server, unix.SIGKILL))
