@@ -20,11 +20,21 @@ func TestMain(m *testing.M) {
 	if code, is := keeper.Main(os.Args); is {
 		os.Exit(code) // a FUSE server of a script's mount
 	}
-	testscript.Main(m, map[string]func(){
+	testscript.Main(inOwnMounts{m}, map[string]func(){
 		"flatroot":       main,
 		"mkcomposefs":    main,
 		"composefs-info": main,
 	})
+}
+
+// inOwnMounts has what scripts mount seen by no other test. Commands, which are this program too, don't come here.
+type inOwnMounts struct{ *testing.M }
+
+func (m inOwnMounts) Run() int {
+	if code, done := testenv.InOwnMounts(); done {
+		return code
+	}
+	return m.M.Run()
 }
 
 // TestScripts runs the scripts of tests/script, each in a directory of its own with a store yet to be made.
