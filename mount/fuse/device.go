@@ -3,14 +3,16 @@ package fuse
 import (
 	"fmt"
 	"os"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/flatroot/flatroot/mount/fuse/wire"
 )
 
-// devicePath is where the kernel's FUSE device is.
-const devicePath = "/dev/fuse"
+// devicePath is where the kernel's FUSE device is. The dots lead to it also in a process from the initramfs, over whose root
+// the real one was mounted.
+const devicePath = "/../dev/fuse"
 
 // Clone opens one more descriptor for the session of dev (FUSE_DEV_IOC_CLONE). Each has a queue of its own for the requests
 // that were taken from it, so readers with one each get less in each other's way.
@@ -35,4 +37,14 @@ func Resend(dev *os.File) error {
 		return fmt.Errorf("have FUSE requests sent again: %w", err)
 	}
 	return nil
+}
+
+// deviceCall is read(2) or write(2) of a non-blocking device. Neither waits for anybody, so Go's scheduler isn't told, as
+// package unix would: that takes longer than all of the server's own work for most requests. b must not be empty.
+func deviceCall(call uintptr, dev int, b []byte) (int, error) {
+	n, _, errno := unix.RawSyscall(call, uintptr(dev), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
 }

@@ -44,18 +44,28 @@ type event struct {
 	gone    bool     // it is dead, or as good as dead
 }
 
-// spawnServer starts a server from the program at exe, with n fresh clones.
-func (k *keeper) spawnServer(exe string, n int) (*child, error) {
-	clones, err := cloneAll(k.device, n)
-	if err != nil {
-		return nil, err
-	}
+// start starts a server from the program at exe that reads from clones. They are
+// the server's, or closed.
+func (k *keeper) start(exe string, clones []int) (*child, error) {
 	c := &child{clones: clones}
 	if err := c.spawn(exe, k.state); err != nil {
 		closeDescriptors(clones)
 		return nil, err
 	}
+	k.children = append(k.children, c)
+	go c.watch(k.events)
 	return c, nil
+}
+
+// takeClones takes the clones of a server that is dead, for its successor. They
+// are made to block again, as fresh ones do: see fuse.Server.Serve.
+func (c *child) takeClones() []int {
+	clones := c.clones
+	c.clones = nil
+	for _, fd := range clones {
+		unix.SetNonblock(fd, false)
+	}
+	return clones
 }
 
 // cloneAll makes n clones of the device, or as many as it can.

@@ -11,12 +11,12 @@
 //
 // A session ends with the last of its /dev/fuse descriptors. The keeper has the
 // one that the mount was made with and shows it to nobody; each server gets clones
-// of its own, of which the keeper has duplicates. A request
-// that a server has read belongs to the clone that it was read from. So when a
-// server dies nothing happens to the request. The keeper has the kernel send it
-// again (FUSE_NOTIFY_RESEND, Linux 6.9), closes that server's clones, and starts
-// another server, which goes on with the same session. Readers wait meanwhile,
-// about as long as a program takes to start, and see no error.
+// of it, of which the keeper has duplicates. A request that a server has read
+// belongs to the clone that it was read from, so when a server dies nothing happens
+// to the request. The keeper has the kernel send it again (FUSE_NOTIFY_RESEND,
+// Linux 6.9), and starts another server, with the same clones, which goes on with
+// the session. Readers wait meanwhile, about as long as a program takes to start,
+// and see no error.
 //
 // Signals, to the keeper:
 //

@@ -32,6 +32,7 @@ type keeper struct {
 	signals  chan os.Signal
 	children []*child
 	restarts restarts
+	asked    bool  // for an upgrade, that couldn't begin yet
 	given    error // why the session was given up
 }
 
@@ -71,17 +72,16 @@ func (k *keeper) attendSignals() {
 	signal.Notify(k.signals, unix.SIGHUP)
 }
 
-// begin starts the first server, or another of the program that runs.
+// begin starts the first server.
 func (k *keeper) begin() error {
 	if err := k.makeLedger(); err != nil {
 		return err
 	}
-	c, err := k.spawnServer(self, k.state.Readers)
-	if err != nil {
-		return err
+	clones, err := cloneAll(k.device, k.state.Readers)
+	if err == nil {
+		_, err = k.start(self, clones)
 	}
-	k.add(c)
-	return nil
+	return err
 }
 
 // makeLedger makes what servers of a session with passthrough hand on.
@@ -96,17 +96,13 @@ func (k *keeper) makeLedger() error {
 	return err
 }
 
-func (k *keeper) add(c *child) {
-	k.children = append(k.children, c)
-	go c.watch(k.events)
-}
-
 // adopt goes on with servers that the program before has started.
 func (k *keeper) adopt() {
 	for _, a := range k.state.Servers {
 		c := &child{pid: a.PID, phase: serving, since: time.Now(), clones: a.Clones}
 		c.attend(a.Control, a.Messages)
-		k.add(c)
+		k.children = append(k.children, c)
+		go c.watch(k.events)
 	}
 	k.state.Servers = nil
 	k.catchUp()
@@ -135,6 +131,9 @@ func (k *keeper) run() int {
 		select {
 		case e := <-k.events:
 			k.handle(e)
+			if k.asked {
+				k.upgrade()
+			}
 		case <-k.signals:
 			k.upgrade()
 		}
@@ -221,7 +220,7 @@ func (k *keeper) judge(c *child, st unix.WaitStatus) {
 		k.giveUp(c.ended(st))
 	case c.phase == stopping && st.Exited() && st.ExitStatus() == exitOver: // it left nothing behind
 		if len(k.children) == 0 {
-			k.follow()
+			k.follow(c)
 		}
 	case c.phase == starting && k.any(serving):
 		k.log.print(prioError, "upgrade: "+c.ended(st).Error()+"; the server that runs goes on")
@@ -280,9 +279,14 @@ func (k *keeper) restart(c *child, cause error) {
 		return
 	}
 	if k.sleepConnected(wait) {
-		if err := k.begin(); err != nil {
-			k.giveUp(fmt.Errorf("session ends: %w", err))
-		}
+		k.again(c)
+	}
+}
+
+// again starts the running program once more, in the place of a dead server.
+func (k *keeper) again(dead *child) {
+	if _, err := k.start(self, dead.takeClones()); err != nil {
+		k.giveUp(fmt.Errorf("session ends: %w", err))
 	}
 }
 

@@ -6,14 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -26,10 +23,6 @@ import (
 	"github.com/flatroot/flatroot/tree"
 )
 
-// insideVariable is set in the environment of the test program that has a mount
-// namespace of its own.
-const insideVariable = "FLATROOT_KEEPER_TEST_INSIDE"
-
 // TestMain lets the test program be its own keeper and server. Tests run in a mount
 // namespace of their own, where no other's can take a copy of what they mount: a
 // session doesn't end before the last copy is gone. All threads have to be in it,
@@ -41,29 +34,10 @@ func TestMain(m *testing.M) {
 	if arguments := os.Getenv(starterVariable); arguments != "" {
 		os.Exit(starter(arguments))
 	}
-	if os.Getenv(insideVariable) == "" {
-		if code, ok := runInside(); ok {
-			os.Exit(code)
-		}
+	if code, done := testenv.InOwnMounts(); done {
+		os.Exit(code)
 	}
 	os.Exit(m.Run())
-}
-
-// runInside isn't ok if there is no right to have a namespace. Tests that mount
-// can't run then, and say so.
-func runInside() (code int, ok bool) {
-	c := exec.Command("/proc/self/exe", os.Args[1:]...)
-	c.Args[0] = os.Args[0]
-	c.Env = append(os.Environ(), insideVariable+"=1")
-	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
-	// Unshareflags, not Cloneflags: the standard library makes the copy private, too.
-	c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
-	runtime.LockOSThread() // which the signal at its parent's death goes by
-	err := c.Run()
-	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-		return exit.ExitCode(), true
-	}
-	return 0, err == nil
 }
 
 func must(t testing.TB, err error) {
@@ -109,13 +83,18 @@ func (s *sample) write(t testing.TB, tr *tree.Tree) {
 	must(t, os.WriteFile(s.image, b.Bytes(), 0o644))
 }
 
-// addFile adds one whose every byte tells its place and its file.
-func (s *sample) addFile(t testing.TB, tr *tree.Tree, name string, seed byte) []byte {
-	t.Helper()
+// content is of a file: every byte tells its place and its file.
+func content(seed byte) []byte {
 	c := make([]byte, sampleSize)
 	for i := range c {
 		c[i] = byte(i) ^ byte(i>>8) ^ byte(i>>16) ^ seed
 	}
+	return c
+}
+
+func (s *sample) addFile(t testing.TB, tr *tree.Tree, name string, seed byte) []byte {
+	t.Helper()
+	c := content(seed)
 	d := fsverity.Sum(fsverity.SHA256, c)
 	path := filepath.Join(s.objects, d.ObjectPath())
 	must(t, os.MkdirAll(filepath.Dir(path), 0o755))

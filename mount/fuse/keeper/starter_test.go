@@ -18,7 +18,7 @@ import (
 )
 
 // starterVariable makes the test program a command that mounts: the image, objects
-// and directory that it holds, and "foreground" or "background".
+// and directory that it holds, and "foreground", "background" or "switch".
 const starterVariable = "FLATROOT_KEEPER_TEST_STARTER"
 
 // starter is that command. It says on standard output when the mount is there.
@@ -34,6 +34,9 @@ func starter(arguments string) int {
 	switch {
 	case err == nil && foreground:
 		err = l.Wait()
+	case err == nil && a[3] == "switch":
+		s := &sample{image: a[0], content: map[string][]byte{"f00": content(0)}}
+		err = afterSwitch(s, a[2], l.PID())
 	case err == nil:
 		time.Sleep(time.Hour) // to be killed
 	}
@@ -77,9 +80,14 @@ type command struct {
 
 func runStarter(t *testing.T, how string) *command {
 	t.Helper()
-	c := &command{sample: newSample(t), cmd: exec.Command("/proc/self/exe"), dir: t.TempDir()}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	c := &command{sample: newSample(t), cmd: exec.CommandContext(ctx, "/proc/self/exe"), dir: t.TempDir()}
 	c.cmd.Env = append(os.Environ(), starterVariable+"="+strings.Join([]string{c.image, c.objects, c.dir, how}, ":"))
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if how == "switch" {
+		c.cmd.SysProcAttr.Unshareflags = unix.CLONE_NEWNS
+	}
 	c.cmd.Stderr = &c.stderr
 	out, err := c.cmd.StdoutPipe()
 	must(t, err)

@@ -14,44 +14,50 @@ import (
 // never happens. Servers with passthrough can't run side by side, since they write
 // in one ledger; there the one that runs stops first.
 func (k *keeper) upgrade() {
-	if k.given != nil || !k.any(serving) || len(k.children) > 1 {
-		k.log.print(prioWarning, "upgrade: a server is being replaced already")
+	if k.given != nil {
+		return
+	}
+	k.asked = !k.any(serving) || len(k.children) > 1
+	if k.asked { // a server is being replaced; when that is over
 		return
 	}
 	if k.state.Service.Passthrough {
 		k.stop(k.children[0])
 		return
 	}
-	if err := k.beginNew(); err != nil {
+	clones, err := cloneAll(k.device, k.state.Readers)
+	if err == nil {
+		err = k.startNew(clones)
+	}
+	if err != nil {
 		k.log.print(prioError, fmt.Sprintf("upgrade: %v; the server that runs goes on", err))
 	}
 }
 
 // follow starts the successor of a server that was stopped. If the new program
 // doesn't work, one of the old is.
-func (k *keeper) follow() {
-	err := k.beginNew()
+func (k *keeper) follow(stopped *child) {
+	clones, err := cloneAll(k.device, k.state.Readers)
 	if err == nil {
-		return
+		err = k.startNew(clones)
 	}
-	k.log.print(prioError, fmt.Sprintf("upgrade: %v; going on with the old program", err))
-	if err := k.begin(); err != nil {
-		k.giveUp(fmt.Errorf("session ends: %w", err))
+	if err != nil {
+		k.log.print(prioError, fmt.Sprintf("upgrade: %v; going on with the old program", err))
+		k.again(stopped)
 	}
 }
 
-// beginNew starts a server from the program on the disk.
-func (k *keeper) beginNew() error {
+// startNew starts a server from the program on the disk.
+func (k *keeper) startNew(clones []int) error {
 	if k.state.Exe == "" {
+		closeDescriptors(clones)
 		return errors.New("the path of the program is not known")
 	}
-	c, err := k.spawnServer(root+k.state.Exe, k.state.Readers)
-	if err != nil {
-		return err
+	c, err := k.start(root+k.state.Exe, clones)
+	if err == nil {
+		c.upgraded = true
 	}
-	c.upgraded = true
-	k.add(c)
-	return nil
+	return err
 }
 
 // completeUpgrade comes when the new server answers and the old one is gone. It
