@@ -198,8 +198,11 @@ func statfs(t testing.TB, dir string) unix.Statfs_t {
 func TestAgainstNative(t *testing.T) {
 	fusetest.NeedMounts(t)
 	runs := uint64(15)
-	if testenv.Nightly() {
+	switch {
+	case testenv.Nightly():
 		runs = 1000
+	case testing.Short():
+		runs = 6
 	}
 	for seed := range runs {
 		compareSeed(t, seed)

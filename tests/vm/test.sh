@@ -90,4 +90,4 @@ events() {
 			to { print | to; fflush(to); next } { print }'
 	fi
 }
-tests/vm/run.sh -k "$kernel" -t 720 -d "$work/vda" -d "$work/vdb" -d "$work/vdc" "$work/guest" "$work/bin" "$work/tests" | events
+tests/vm/run.sh -k "$kernel" -t 900 -d "$work/vda" -d "$work/vdb" -d "$work/vdc" "$work/guest" "$work/bin" "$work/tests" | events

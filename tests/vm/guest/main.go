@@ -26,7 +26,7 @@ const (
 	// disk is where the first disk is mounted, if the machine has one.
 	disk = "/mnt"
 	// packageTime is what a package's tests may take. On a quiet machine none takes more than two.
-	packageTime = 6 * time.Minute
+	packageTime = 10 * time.Minute
 	// silence is how long a test may go on without a line; run.sh switches the machine off after 90 s.
 	silence = 60 * time.Second
 )
