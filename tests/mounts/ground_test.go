@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -97,12 +98,14 @@ func groundLinks(b *builder) {
 	b.file("/dir/sub/45", 0o644, []byte("end"))
 }
 
-// groundPrograms are this very test program, for acts, and a script.
+// groundPrograms are several times cat(1), and a script.
 func groundPrograms(b *builder) {
-	exe, err := os.ReadFile("/proc/self/exe")
+	path, err := exec.LookPath("cat")
+	must(b.t, err)
+	exe, err := os.ReadFile(path)
 	must(b.t, err)
 	b.dir("/bin", 0o755)
-	b.file("/bin/act", 0o755, exe)
+	b.file("/bin/plain", 0o755, exe)
 	b.file("/bin/setuid", unix.S_ISUID|0o755, exe, owner(alice, 0))
 	b.file("/bin/setgid", unix.S_ISGID|0o755, exe, owner(0, staff))
 	b.file("/bin/none", 0o644, exe)
