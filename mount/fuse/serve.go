@@ -147,7 +147,7 @@ func (w *worker) run(ep int) error {
 	crew := &w.s.crew
 	crew.join()
 	for streak := 0; !w.s.stopping.Load(); {
-		n, err := unix.Read(w.dev, buf)
+		n, err := deviceCall(unix.SYS_READ, w.dev, buf)
 		switch {
 		case err == nil:
 			if streak++; streak > backlog {
@@ -179,7 +179,7 @@ func (w *worker) one(req []byte) error {
 	if b == nil {
 		return nil
 	}
-	_, err := unix.Write(w.dev, b)
+	_, err := deviceCall(unix.SYS_WRITE, w.dev, b)
 	switch {
 	case err == unix.ENODEV:
 		return errUnmounted
