@@ -237,7 +237,7 @@ func TestKilledServersFio(t *testing.T) {
 	runtime := time.Duration(times(20, 600)) * time.Second
 	var failed atomic.Bool
 	var jobs sync.WaitGroup
-	for _, m := range modes() {
+	for _, m := range allModes() {
 		target, _ := m.mount(t, img)
 		for _, direct := range []string{"--direct=0", "--direct=1"} {
 			// A pause after each read leaves processor time to the others, of which there are many.
