@@ -31,22 +31,17 @@ func Start(o Options) mount.StartFunc { return NewLauncher(o).Start }
 // Launcher starts one keeper and lets the caller wait for its end, as a process in
 // the foreground does.
 type Launcher struct {
-	o       Options
-	process *os.Process
-	ended   chan struct{} // closed when the keeper is gone
-	err     error         // set by then
+	o     Options
+	pid   int           // of the keeper
+	ended chan struct{} // closed when it is gone
+	err   error         // set by then
 }
 
 // NewLauncher returns one that has started nothing yet.
 func NewLauncher(o Options) *Launcher { return &Launcher{o: o} }
 
 // PID is the keeper's process ID, 0 before Start.
-func (l *Launcher) PID() int {
-	if l.process == nil {
-		return 0
-	}
-	return l.process.Pid
-}
+func (l *Launcher) PID() int { return l.pid }
 
 // Wait returns when the session is over: nil when it was unmounted.
 func (l *Launcher) Wait() error {
@@ -75,12 +70,12 @@ func (l *Launcher) Start(ctx context.Context, v mount.Serving) error {
 		return err
 	}
 	l.ended = make(chan struct{})
-	go l.reap()
-	stop := context.AfterFunc(ctx, func() { l.process.Kill() })
+	stop := context.AfterFunc(ctx, func() { unix.Kill(l.pid, unix.SIGKILL) })
 	err = readStatus(status)
 	if !stop() {
 		err = ctx.Err()
 	}
+	go l.reap() // not before: until then the process ID is the keeper's own
 	if err != nil {
 		<-l.ended // or it would be a zombie for a moment
 	}
@@ -88,14 +83,19 @@ func (l *Launcher) Start(ctx context.Context, v mount.Serving) error {
 }
 
 // reap waits for the keeper, which is a child of the starter for as long as there
-// is one.
+// is one. It isn't an os.Process: for the first of these Go starts a process only to
+// find out about the kernel.
 func (l *Launcher) reap() {
-	st, err := l.process.Wait()
+	var st unix.WaitStatus
+	_, err := unix.Wait4(l.pid, &st, 0, nil)
+	for err == unix.EINTR {
+		_, err = unix.Wait4(l.pid, &st, 0, nil)
+	}
 	switch {
 	case err != nil:
 		l.err = fmt.Errorf("wait for the FUSE server: %w", err)
-	case !st.Success():
-		l.err = fmt.Errorf("the FUSE server's keeper ended: %s", st)
+	case st != 0:
+		l.err = fmt.Errorf("the FUSE server's keeper ended: %s", describe(st))
 	}
 	close(l.ended)
 }
@@ -127,12 +127,8 @@ func (l *Launcher) spawn(v mount.Serving, status *os.File) error {
 	for _, d := range v.Objects {
 		s.Objects = append(s.Objects, p.add(int(d.Fd())))
 	}
-	pid, err := spawnConfined(l.exe(), s, p)
+	l.pid, err = spawnConfined(l.exe(), s, p)
 	runtime.KeepAlive(v)
-	if err != nil {
-		return err
-	}
-	l.process, err = os.FindProcess(pid)
 	return err
 }
 
