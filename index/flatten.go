@@ -53,23 +53,49 @@ var defaultDir = tree.Attr{Mode: tree.Directory | 0o755, Nlink: 2}
 
 // Flatten merges layers, lowest first, into one tree. An error names the layer, counted from 1, and its entry.
 func Flatten(ctx context.Context, layers []*Layer, o FlattenOptions) (*tree.Tree, error) {
-	m := &merger{t: tree.New(o.Algorithm, defaultDir), rules: o.Rules, limit: cmp.Or(o.MaxEntries, defaultImageEntries)}
-	for i, l := range layers {
-		err := m.count(int64(l.Len()))
-		if err == nil {
-			err = m.merge(ctx, l)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("layer %d (%s): %w", i+1, l.DiffID, err)
-		}
-	}
-	if o.Rules != Faithful1 {
-		if err := m.normalize(); err != nil {
+	f := newFlattening(o)
+	for _, l := range layers {
+		if err := f.add(ctx, l); err != nil {
 			return nil, err
 		}
 	}
-	m.t.Canonicalize()
-	return m.t, nil
+	return f.finish()
+}
+
+// flattening is a tree that layers are added to, lowest first.
+type flattening struct {
+	m      *merger
+	layers int
+}
+
+func newFlattening(o FlattenOptions) *flattening {
+	return &flattening{m: &merger{
+		t: tree.New(o.Algorithm, defaultDir), rules: o.Rules, limit: cmp.Or(o.MaxEntries, defaultImageEntries),
+	}}
+}
+
+// add merges one more layer. It needs nothing of it afterwards.
+func (f *flattening) add(ctx context.Context, l *Layer) error {
+	f.layers++
+	err := f.m.count(int64(l.Len()))
+	if err == nil {
+		err = f.m.merge(ctx, l)
+	}
+	f.m.layer = nil
+	if err != nil {
+		return fmt.Errorf("layer %d (%s): %w", f.layers, l.DiffID, err)
+	}
+	return nil
+}
+
+func (f *flattening) finish() (*tree.Tree, error) {
+	if f.m.rules != Faithful1 {
+		if err := f.m.normalize(); err != nil {
+			return nil, err
+		}
+	}
+	f.m.t.Canonicalize()
+	return f.m.t, nil
 }
 
 // merger puts entries into a tree.

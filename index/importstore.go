@@ -30,8 +30,11 @@ func imageKey(r Rules) string {
 	if r == OCI1 {
 		return stream.ImageV1
 	}
-	return "flatroot.image.v1." + string(r)
+	return ownImagePrefix + "v1." + string(r)
 }
+
+// ownImagePrefix begins the names of images that other composefs tools don't look for.
+const ownImagePrefix = "flatroot.image."
 
 // reuse takes a layer that the store has. A stream that was not verified here is hashed once.
 func (im *importer) reuse(ctx context.Context, l *importedLayer) (bool, error) {
