@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync"
 
@@ -31,8 +32,11 @@ type CheckOptions struct {
 	// Read has the content read and hashed. What the kernel measures is no
 	// substitute: it answers the old digest for a file whose data are rotten.
 	Read bool
-	// Throttle is called with the number of bytes before each read; nil: none.
+	// Throttle is called with the number of bytes after each read; nil: none.
 	Throttle func(n int)
+	// Use, if not nil, is given the open object, unless its content was found to be
+	// wrong.
+	Use func(f *os.File, size int64) error
 }
 
 // checkBuffer is how much of an object is read at once, in bytes. What fits is
@@ -42,7 +46,8 @@ const checkBuffer = 1 << 20
 var checkBuffers = sync.Pool{New: func() any { return new([checkBuffer]byte) }}
 
 // CheckObject looks at an object as it lies on disk, and changes nothing. The error
-// is of the object's name: ErrNotFound, or that it is no regular file.
+// is Use's, or an *ObjectError about the object's name: ErrNotFound, or that it is no
+// regular file.
 func (s *Store) CheckObject(d fsverity.Digest, o CheckOptions) (c ObjectCheck, err error) {
 	if err := s.checkDigest(d); err != nil {
 		return c, s.objectError("check", d, err)
@@ -74,6 +79,9 @@ func (s *Store) CheckObject(d fsverity.Digest, o CheckOptions) (c ObjectCheck, e
 			c.Content = &ContentError{Want: d, Got: got, Size: c.Read}
 		}
 	}
+	if o.Use != nil && c.Content == nil {
+		return c, o.Use(f, st.Size)
+	}
 	return c, nil
 }
 
@@ -103,9 +111,6 @@ func (s *Store) hashFile(fd int, throttle func(int)) (d fsverity.Digest, total i
 func readFull(fd int, b []byte, at int64, throttle func(int)) (int, error) {
 	n := 0
 	for n < len(b) {
-		if throttle != nil {
-			throttle(len(b) - n)
-		}
 		var m int
 		err := retry(func() (err error) {
 			m, err = unix.Pread(fd, b[n:], at+int64(n))
@@ -118,6 +123,9 @@ func readFull(fd int, b []byte, at int64, throttle func(int)) (int, error) {
 			return n, io.EOF
 		}
 		n += m
+		if throttle != nil {
+			throttle(m)
+		}
 	}
 	return n, nil
 }

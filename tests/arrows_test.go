@@ -27,6 +27,7 @@ var arrows = map[string][]string{
 	"oci/layout":   {"oci", "fsverity"},
 	"oci/registry": {"oci", "fsverity"},
 	"index":        {"oci", "store", "store/stream", "tree", "fsverity"},
+	"fsck":         {"index", "oci", "store", "store/stream", "erofs", "tree", "fsverity"},
 	"mount":        {"erofs", "erofs/disk", "fsverity"},
 
 	"mount/fuse":        {"mount", "mount/fuse/object", "mount/fuse/wire", "erofs", "erofs/disk", "fsverity"},

@@ -21,7 +21,9 @@ type command struct {
 	examples []example
 	exits    []exit // where they are not the usual ones
 	hidden   bool
-	run      func(ctx context.Context, v *invocation) error
+	// usageExit is the exit status of wrong usage; 0: exitUsage.
+	usageExit int
+	run       func(ctx context.Context, v *invocation) error
 }
 
 // example is a command line and what it is good for.
@@ -72,6 +74,7 @@ func commands() []*command {
 		duCommand(),
 		tagCommand(),
 		rmCommand(),
+		fsckCommand(),
 		digestCommand(),
 		dumpCommand(),
 		diffCommand(),

@@ -40,13 +40,23 @@ func report(stderr io.Writer, err error) int {
 	if errors.As(err, &own) {
 		code = own.code
 	}
-	if _, ok := asUsage(err); ok {
-		code = exitUsage
+	if u, ok := asUsage(err); ok {
+		code = usageExit(u.command)
 	}
 	if own == nil || own.err != nil {
 		printError(stderr, err)
 	}
 	return code
+}
+
+// usageExit is the status for wrong usage of a command.
+func usageExit(name string) int {
+	for _, c := range commands() {
+		if c.name == name && c.usageExit != 0 {
+			return c.usageExit
+		}
+	}
+	return exitUsage
 }
 
 func dispatch(ctx context.Context, args []string, base console) error {

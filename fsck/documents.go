@@ -1,0 +1,211 @@
+package fsck
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/flatroot/flatroot/fsverity"
+	"github.com/flatroot/flatroot/index"
+	"github.com/flatroot/flatroot/oci"
+	"github.com/flatroot/flatroot/store"
+	"github.com/flatroot/flatroot/store/stream"
+)
+
+// What begins the entries of streams.
+const (
+	layerPrefix    = "oci-layer-"
+	configPrefix   = "oci-config-"
+	manifestPrefix = "oci-manifest-"
+	blobPrefix     = "oci-blob-"
+)
+
+// checkOriginal checks what a stream holds against what its entries promise.
+func (c *checker) checkOriginal(n *streamNode) {
+	switch n.kind {
+	case stream.OCIConfig:
+		c.checkDocument(n, configPrefix, c.checkConfig)
+	case stream.OCIManifest:
+		c.checkDocument(n, manifestPrefix, c.checkManifest)
+	case stream.OCILayer:
+		c.checkLayer(n)
+	case stream.OCIBlob:
+		c.checkBlob(n)
+	}
+}
+
+// checkDocument reads a config or manifest. One without an entry has no digest to be held
+// against; the other stream that has its entry is checked.
+func (c *checker) checkDocument(n *streamNode, prefix string, parts func(*streamNode, []byte)) {
+	want, named := n.original(prefix)
+	if !c.contentsAreGood(n) {
+		return
+	}
+	raw, err := index.ReadDocument(c.s, n.id)
+	if err != nil {
+		c.add(&Problem{Code: DocumentDiffers, Subject: n.subject(), Err: reason(err), object: n.id})
+		return
+	}
+	if got := digest.FromBytes(raw).String(); named && got != want {
+		c.add(&Problem{Code: DocumentDiffers, Subject: n.subject(), Err: fmt.Errorf("its digest is %s", got), object: n.id})
+		return
+	}
+	parts(n, raw)
+}
+
+// contentsAreGood checks the objects that a small stream refers to.
+func (c *checker) contentsAreGood(n *streamNode) bool {
+	good := true
+	_, err := c.s.CheckObject(n.id, store.CheckOptions{Use: c.eachObject(func(d fsverity.Digest) {
+		if first, i, ok := c.objects.find(d); ok && !c.objects.isDone(first, i) && c.due(d) {
+			c.checkObject(d)
+		}
+		good = good && !c.isBad(d)
+	})})
+	return good && err == nil
+}
+
+func (c *checker) checkConfig(n *streamNode, raw []byte) {
+	config, err := oci.ParseConfig(raw)
+	if err != nil {
+		return // of an artifact: any document may be one's config
+	}
+	for _, d := range config.DiffIDs {
+		if !c.checkRefTo(n, d.String(), layerPrefix+d.String()) {
+			return
+		}
+	}
+	for _, r := range n.refs {
+		if index.IsImageName(r.Name) && c.graph.entries[store.Images][r.ID.String()] != r.ID {
+			c.add(&Problem{
+				Code: ImageUnnamed, Subject: n.subject(), object: r.ID,
+				Err: fmt.Errorf("it refers to image %s, and there is no good entry %s/%s", r.ID, store.Images, r.ID),
+			})
+		}
+	}
+}
+
+func (c *checker) checkManifest(n *streamNode, raw []byte) {
+	doc, err := oci.ParseDocument(raw, "")
+	if err != nil || doc.IsIndex() {
+		c.add(&Problem{
+			Code: DocumentDiffers, Subject: n.subject(), object: n.id,
+			Err: fmt.Errorf("it is no manifest: %w", errOr(err, errors.New("it is an image index"))),
+		})
+		return
+	}
+	d := doc.Config.Digest.String()
+	c.checkRefTo(n, stream.ConfigPrefix+d, configPrefix+d)
+}
+
+func errOr(err, otherwise error) error {
+	if err != nil {
+		return err
+	}
+	return otherwise
+}
+
+// checkRefTo checks that a document refers to a part of it by this name, and to the stream that the part's entry leads to.
+func (c *checker) checkRefTo(n *streamNode, name, entry string) bool {
+	at := slices.IndexFunc(n.refs, func(r stream.NamedRef) bool { return r.Name == name })
+	if at < 0 {
+		c.add(&Problem{Code: DocumentIncomplete, Subject: n.subject(), Err: fmt.Errorf("it has no reference %s", name), object: n.id})
+		return false
+	}
+	if have := c.graph.entries[store.Streams][entry]; have != n.refs[at].ID {
+		c.add(&Problem{
+			Code: RefUnmapped, Severity: IsRemark, Subject: n.subject(), object: n.id,
+			Err: fmt.Errorf("%s is stream %s, but %s leads elsewhere or is not there", name, n.refs[at].ID, entry),
+		})
+	}
+	return true
+}
+
+// checkLayer has a layer's tar hashed, unless this store noted that the stream gives back the right one.
+func (c *checker) checkLayer(n *streamNode) {
+	want, ok := n.original(layerPrefix)
+	if !ok || c.Quick {
+		return
+	}
+	noted, err := index.VerifiedStream(c.s, oci.DiffID(want))
+	if err == nil && noted == n.id && !c.VerifyTars {
+		return
+	}
+	c.later(&c.graph.jobs, "layers/"+want, func(ctx context.Context) (bool, error) {
+		return c.compareOriginal(ctx, n, want, "the tar that it gives back has the diffID")
+	})
+}
+
+// checkBlob checks a blob that is named by its digest. A layer of an artifact may be named by that of its compressed form.
+func (c *checker) checkBlob(n *streamNode) {
+	if want, ok := n.original(blobPrefix); ok && !c.Quick {
+		c.later(&c.graph.jobs, "blobs/"+want, func(ctx context.Context) (bool, error) {
+			return c.compareOriginal(ctx, n, want, "what it gives back has the digest")
+		})
+	}
+}
+
+func (c *checker) compareOriginal(ctx context.Context, n *streamNode, want, what string) (good bool, err error) {
+	got, err := index.StoredDiffID(ctx, c.s, n.id)
+	switch {
+	case ctx.Err() != nil:
+		return false, ctx.Err()
+	case err == nil && got.String() == want:
+		return true, nil
+	case err == nil:
+		err = fmt.Errorf("%s %s", what, got)
+	}
+	c.add(&Problem{Code: LayerDiffers, Subject: n.subject(), Err: reason(err), object: n.id, derived: true})
+	return false, nil
+}
+
+type job = func(context.Context) error
+
+// later has a job done beside the reading of objects, unless it was done recently.
+func (c *checker) later(list *[]job, part string, do func(context.Context) (good bool, err error)) {
+	if c.records.fresh(part) {
+		return
+	}
+	*list = append(*list, func(ctx context.Context) error {
+		good, err := do(ctx)
+		if good {
+			c.records.verified(part)
+		} else {
+			c.records.forget(part)
+		}
+		return err
+	})
+}
+
+// layersOf gives the layers of a config, lowest first; ok is false if one can't be had.
+func (c *checker) layersOf(config *streamNode) (layers []index.StoredLayer, ok bool) {
+	raw, err := index.ReadDocument(c.s, config.id)
+	if err != nil {
+		return nil, false
+	}
+	parsed, err := oci.ParseConfig(raw)
+	if err != nil {
+		return nil, false
+	}
+	for _, d := range parsed.DiffIDs {
+		at := slices.IndexFunc(config.refs, func(r stream.NamedRef) bool { return r.Name == d.String() })
+		if at < 0 {
+			return nil, false
+		}
+		n := c.graph.streams[config.refs[at].ID]
+		if n == nil || n.bad || c.isBad(n.id) {
+			return nil, false
+		}
+		layers = append(layers, index.StoredLayer{DiffID: d, Stream: n.id})
+	}
+	return layers, true
+}
+
+// isDigest tells whether a text is a digest as the store's names have them.
+func isDigest(text string) bool {
+	return strings.HasPrefix(text, "sha256:") && oci.CheckDigest(digest.Digest(text)) == nil
+}

@@ -1,0 +1,120 @@
+package fsck
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/flatroot/flatroot/erofs"
+	"github.com/flatroot/flatroot/fsverity"
+	"github.com/flatroot/flatroot/index"
+	"github.com/flatroot/flatroot/store"
+	"github.com/flatroot/flatroot/store/stream"
+)
+
+// eachObject reads an open stream's references to objects.
+func (c *checker) eachObject(visit func(fsverity.Digest)) func(*os.File, int64) error {
+	return func(f *os.File, size int64) error {
+		st, err := stream.Open(f, size)
+		if err != nil {
+			return err
+		}
+		for i := range st.NumObjects() {
+			visit(st.Object(i))
+		}
+		return nil
+	}
+}
+
+// checkImage reads and hashes an image, and has it made anew if its layers are known. Of one whose layers aren't, all
+// objects are looked for.
+func (c *checker) checkImage(i *imageNode) {
+	subject := "objects/" + i.id.ObjectPath()
+	if i.entry {
+		subject = string(store.Images) + "/" + i.id.String()
+	} else if !c.has(i.id) {
+		c.missing(i.id, ObjectMissing)
+		return
+	}
+	walk := c.Quick || len(i.configs) == 0
+	var invalid error
+	ok := c.checkPart(i.id, subject, func(f *os.File, size int64) error {
+		invalid = c.readImage(i, f, size, walk)
+		return nil
+	})
+	if !ok {
+		i.bad = true
+		return
+	}
+	if invalid != nil {
+		i.bad = true
+		c.add(&Problem{Code: ImageInvalid, Subject: subject, Err: invalid, object: i.id})
+		return
+	}
+	if !c.Quick {
+		c.remake(i, subject)
+	}
+}
+
+func (c *checker) readImage(i *imageNode, f *os.File, size int64, walk bool) error {
+	img, err := erofs.Open(f, size)
+	if err != nil || !walk {
+		return err
+	}
+	code := ObjectElsewhere
+	if i.live || len(i.configs) > 0 {
+		code = ObjectMissing
+	}
+	for d, err := range img.Objects() {
+		if err != nil {
+			return err
+		}
+		if !c.objects.use(d) && !c.isBad(d) {
+			c.missing(d, code)
+		}
+	}
+	return nil
+}
+
+// remake compares an image with what its layers come to today, by each rule under which a config refers to it.
+func (c *checker) remake(i *imageNode, subject string) {
+	done := map[index.Rules]bool{}
+	for _, use := range i.configs {
+		rules, ok := index.ImageRules(use.key)
+		if !ok || done[rules] {
+			continue
+		}
+		layers, ok := c.layersOf(use.config)
+		if !ok {
+			continue
+		}
+		done[rules] = true
+		c.later(&c.graph.remakes, "images/"+i.id.String(), func(ctx context.Context) (bool, error) {
+			got, err := c.flatten(ctx, layers, rules)
+			switch {
+			case ctx.Err() != nil:
+				return false, ctx.Err()
+			case err == nil && got == i.id:
+				return true, nil
+			case err == nil:
+				err = fmt.Errorf("its layers come to %s by the rules %s", got, rules)
+			}
+			c.add(&Problem{Code: ImageDiffers, Subject: subject, Err: reason(err), object: i.id, derived: true})
+			return false, nil
+		})
+	}
+}
+
+// flatten computes the digest of the image that layers come to.
+func (c *checker) flatten(ctx context.Context, layers []index.StoredLayer, r index.Rules) (d fsverity.Digest, err error) {
+	t, err := index.StoredTree(ctx, c.s, layers, r)
+	if err != nil {
+		return d, err
+	}
+	h := fsverity.NewHasher(c.s.Algorithm())
+	if _, err := erofs.Write(h, t, erofs.WriteOptions{Format: erofs.Format1}); err != nil {
+		return d, errors.Join(errors.New("write image"), err)
+	}
+	return h.Sum(), nil
+}

@@ -1,0 +1,135 @@
+package fsck
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/flatroot/flatroot/fsverity"
+	"github.com/flatroot/flatroot/index"
+	"github.com/flatroot/flatroot/store"
+)
+
+// checkPrivate checks what lies below flatroot/, and looks for what was left unfinished.
+func (c *checker) checkPrivate(context.Context) error {
+	if len(c.Names) > 0 {
+		return nil
+	}
+	for _, n := range []struct {
+		where string
+		check func(name, text string) (stale string, err error)
+	}{
+		{index.NotesVerified, c.checkVerifiedNote},
+		{index.NotesBlobs, c.checkBlobNote},
+		{index.NotesIndexes, c.checkIndexNote},
+	} {
+		if err := c.checkNotes(n.where, n.check); err != nil {
+			return err
+		}
+	}
+	if err := c.checkOrigins(); err != nil {
+		return err
+	}
+	paths, err := c.s.Unfinished()
+	if err != nil {
+		return err
+	}
+	for _, p := range paths {
+		c.problem(Unfinished, p, errors.New("a process is at work, or one was killed; `flatroot gc` removes what is left over"))
+	}
+	return nil
+}
+
+// checkNotes holds each note of a kind against the catalogue.
+func (c *checker) checkNotes(where string, check func(name, text string) (string, error)) error {
+	for name, err := range c.s.Notes(where) {
+		if err != nil {
+			return err
+		}
+		subject := "flatroot/" + where + "/" + name
+		text, err := c.s.Note(where, name)
+		stale := ""
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			continue
+		case err == nil:
+			stale, err = check(name, text)
+		}
+		if err != nil {
+			c.problem(NoteBad, subject, reason(err))
+		} else if stale != "" {
+			c.problem(NoteStale, subject, errors.New(stale))
+		}
+	}
+	return nil
+}
+
+func (c *checker) hasStream(entry string) bool {
+	_, ok := c.graph.entries[store.Streams][entry]
+	if !ok { // it may be newer than the catalogue that was read
+		_, err := c.s.Entry(store.Streams, entry)
+		ok = err == nil
+	}
+	return ok
+}
+
+func (c *checker) checkVerifiedNote(name, text string) (string, error) {
+	if !isDigest(name) {
+		return "", errors.New("its name is no diffID")
+	}
+	if _, err := fsverity.ParseDigest(text); err != nil {
+		return "", err
+	}
+	if !c.hasStream(layerPrefix + name) {
+		return "the store does not have that layer", nil
+	}
+	return "", nil
+}
+
+func (c *checker) checkBlobNote(name, text string) (string, error) {
+	if !isDigest(name) || !isDigest(text) {
+		return "", fmt.Errorf("it says that a blob has the diffID %.100q", text)
+	}
+	if !c.hasStream(layerPrefix + text) {
+		return "the store does not have that layer", nil
+	}
+	return "", nil
+}
+
+func (c *checker) checkIndexNote(name, text string) (string, error) {
+	at, _, _ := strings.Cut(name, "@")
+	if !isDigest(at) || !isDigest(text) {
+		return "", fmt.Errorf("it says that an image index stands for manifest %.100q", text)
+	}
+	if !c.hasStream(manifestPrefix + text) {
+		return "the store does not have that manifest", nil
+	}
+	return "", nil
+}
+
+func (c *checker) checkOrigins() error {
+	for name, err := range c.s.Notes(index.DirOrigins) {
+		if err != nil {
+			return err
+		}
+		subject := "flatroot/" + index.DirOrigins + "/" + name
+		d, ok := strings.CutSuffix(name, ".json")
+		if !ok || !isDigest(d) {
+			c.problem(NoteBad, subject, errors.New("its name is not that of a layer's diffID"))
+			continue
+		}
+		b, err := c.s.ReadFile(index.DirOrigins + "/" + name)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+		case err != nil:
+			c.problem(NoteBad, subject, reason(err))
+		case !json.Valid(b):
+			c.problem(NoteBad, subject, errors.New("it is no JSON"))
+		case !c.hasStream(layerPrefix + d):
+			c.problem(NoteStale, subject, errors.New("the store does not have that layer"))
+		}
+	}
+	return nil
+}
