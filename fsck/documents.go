@@ -47,10 +47,12 @@ func (c *checker) checkDocument(n *streamNode, prefix string, parts func(*stream
 	}
 	raw, err := index.ReadDocument(c.s, n.id)
 	if err != nil {
+		n.wrong = true
 		c.add(&Problem{Code: DocumentDiffers, Subject: n.subject(), Err: reason(err), object: n.id})
 		return
 	}
 	if got := digest.FromBytes(raw).String(); named && got != want {
+		n.wrong = true
 		c.add(&Problem{Code: DocumentDiffers, Subject: n.subject(), Err: fmt.Errorf("its digest is %s", got), object: n.id})
 		return
 	}
@@ -78,6 +80,9 @@ func (c *checker) checkConfig(n *streamNode, raw []byte) {
 		if !c.checkRefTo(n, d.String(), layerPrefix+d.String()) {
 			return
 		}
+	}
+	if !c.graph.live[n] {
+		return
 	}
 	for _, r := range n.refs {
 		if index.IsImageName(r.Name) && c.graph.entries[store.Images][r.ID.String()] != r.ID {
@@ -116,10 +121,18 @@ func (c *checker) checkRefTo(n *streamNode, name, entry string) bool {
 		c.add(&Problem{Code: DocumentIncomplete, Subject: n.subject(), Err: fmt.Errorf("it has no reference %s", name), object: n.id})
 		return false
 	}
-	if have := c.graph.entries[store.Streams][entry]; have != n.refs[at].ID {
+	have, there := c.graph.entries[store.Streams][entry]
+	switch {
+	case have == n.refs[at].ID:
+	case !there && c.graph.live[n]:
+		c.add(&Problem{
+			Code: EntryMissing, Subject: string(store.Streams) + "/" + entry, object: n.refs[at].ID,
+			Err: fmt.Errorf("%s refers to it as stream %s", n.subject(), n.refs[at].ID),
+		})
+	default:
 		c.add(&Problem{
 			Code: RefUnmapped, Severity: IsRemark, Subject: n.subject(), object: n.id,
-			Err: fmt.Errorf("%s is stream %s, but %s leads elsewhere or is not there", name, n.refs[at].ID, entry),
+			Err: fmt.Errorf("%s is stream %s, and %s leads elsewhere or is not there", name, n.refs[at].ID, entry),
 		})
 	}
 	return true
@@ -183,6 +196,9 @@ func (c *checker) later(list *[]job, part string, do func(context.Context) (good
 
 // layersOf gives the layers of a config, lowest first; ok is false if one can't be had.
 func (c *checker) layersOf(config *streamNode) (layers []index.StoredLayer, ok bool) {
+	if config.wrong {
+		return nil, false
+	}
 	raw, err := index.ReadDocument(c.s, config.id)
 	if err != nil {
 		return nil, false
@@ -197,7 +213,7 @@ func (c *checker) layersOf(config *streamNode) (layers []index.StoredLayer, ok b
 			return nil, false
 		}
 		n := c.graph.streams[config.refs[at].ID]
-		if n == nil || n.bad || c.isBad(n.id) {
+		if n == nil || !n.good() || c.isBad(n.id) {
 			return nil, false
 		}
 		layers = append(layers, index.StoredLayer{DiffID: d, Stream: n.id})

@@ -22,8 +22,9 @@ type graph struct {
 	images  map[fsverity.Digest]*imageNode
 	order   []*streamNode // in the order in which they were found
 	names   []namedImage
-	jobs    []job // what is left to do about layers
-	remakes []job // and about images; one after the other, since a tree takes memory
+	live    map[*streamNode]bool // what refs lead to
+	jobs    []job                // what is left to do about layers
+	remakes []job                // and about images; one after the other, since a tree takes memory
 }
 
 // streamNode is a stream. One that can't be read has nothing but its ID.
@@ -32,9 +33,14 @@ type streamNode struct {
 	names []string // entries; none: others refer to it by its ID alone
 	kind  stream.ContentType
 	refs  []stream.NamedRef
-	bad   bool // it can't be read
-	err   error
+	check store.ObjectCheck
+	err   error // why it can't be read
+	// wrong: it can be read, but does not hold what it should.
+	wrong bool
 }
+
+// good tells whether a stream's references can be relied on.
+func (n *streamNode) good() bool { return n.err == nil && damage(n.check) == nil }
 
 func (n *streamNode) subject() string {
 	if len(n.names) == 0 {
@@ -109,6 +115,7 @@ func (c *checker) buildGraph(ctx context.Context) error {
 	c.graph = &graph{
 		refs: map[store.Kind][]store.RefInfo{}, entries: map[store.Kind]map[string]fsverity.Digest{},
 		streams: map[fsverity.Digest]*streamNode{}, images: map[fsverity.Digest]*imageNode{},
+		live: map[*streamNode]bool{},
 	}
 	// Refs before entries: what a ref names is there before it.
 	for _, k := range []store.Kind{store.Streams, store.Images} {
@@ -117,6 +124,7 @@ func (c *checker) buildGraph(ctx context.Context) error {
 	for _, k := range []store.Kind{store.Streams, store.Images} {
 		c.readEntries(k)
 	}
+	c.checkEntries()
 	c.checkRefs()
 	c.loadStreams()
 	c.loadImages()
@@ -200,6 +208,24 @@ func (c *checker) readEntries(k store.Kind) {
 	}
 }
 
+// checkEntries looks for the objects that entries lead to. If only some images are checked, these find what they miss.
+func (c *checker) checkEntries() {
+	if len(c.Names) > 0 {
+		return
+	}
+	for k, entries := range c.graph.entries {
+		for _, name := range sortedKeys(entries) {
+			d := entries[name]
+			if has, err := c.s.HasObject(d); c.has(d) || has || err != nil {
+				continue
+			}
+			c.addBad(&Problem{
+				Code: EntryDangling, Subject: string(k) + "/" + name, Err: fmt.Errorf("its object %s is not there", d), object: d,
+			})
+		}
+	}
+}
+
 // checkRefs looks for the entries that refs name, and learns the images' names.
 func (c *checker) checkRefs() {
 	for k, refs := range c.graph.refs {
@@ -235,27 +261,31 @@ func (c *checker) loadStreams() {
 		c.loadStream(g.order[i])
 	}
 	for _, r := range g.refs[store.Streams] {
-		name, ok := index.NameOfRef(store.Streams, r.Name)
-		if n := g.streams[entries[r.Entry]]; ok && n != nil {
+		n := g.streams[entries[r.Entry]]
+		if n == nil {
+			continue
+		}
+		if name, ok := index.NameOfRef(store.Streams, r.Name); ok {
 			g.names = append(g.names, namedImage{name: name, manifest: n})
 		}
+		cl := &closure{g.live, map[*imageNode]bool{}}
+		cl.addStream(g, n)
 	}
 }
 
-// loadStream reads a stream's header and named refs. What it finds wrong is said
-// only if the stream is going to be checked.
+// loadStream reads and hashes a stream, and learns what it refers to by name. What is wrong is said only if the stream is
+// going to be checked.
 func (c *checker) loadStream(n *streamNode) {
-	_, err := c.s.CheckObject(n.id, store.CheckOptions{Use: func(f *os.File, size int64) error {
+	o := store.CheckOptions{Read: c.due(n.id), Throttle: c.limit.wait, Use: func(f *os.File, size int64) error {
 		st, err := stream.Open(f, size)
-		if err != nil {
-			return err
+		if err == nil {
+			n.kind = st.Type()
+			n.refs, err = st.NamedRefs()
 		}
-		n.kind = st.Type()
-		n.refs, err = st.NamedRefs()
 		return err
-	}})
-	if err != nil {
-		n.bad, n.err = true, err
+	}}
+	if n.check, n.err = c.s.CheckObject(n.id, o); !n.good() || c.isBad(n.id) {
+		n.refs = nil
 		return
 	}
 	for _, r := range n.refs {
@@ -395,34 +425,35 @@ func (c *checker) selected() (*selection, error) {
 	return s, nil
 }
 
-// checkStream reads and hashes a stream, and all that it says.
+// checkStream takes in what was found of a stream, marks what it refers to, and looks into it.
 func (c *checker) checkStream(n *streamNode) {
-	use := func(f *os.File, size int64) error {
-		st, err := stream.Open(f, size)
-		if err != nil {
-			return err
-		}
-		for i := range st.NumObjects() {
-			c.refer(st.Object(i))
-		}
-		for _, id := range st.StreamRefs() {
-			c.refer(id)
-		}
-		return nil
-	}
-	if len(n.names) == 0 && len(c.Names) == 0 && !c.has(n.id) {
-		return // whoever refers to it tells
-	}
-	ok := c.checkPart(n.id, n.subject(), use)
+	c.objects.use(n.id)
 	switch {
-	case !ok:
-		n.bad = true
-	case n.err != nil:
-		n.bad = true
-		c.add(&Problem{Code: StreamInvalid, Subject: n.subject(), Err: reason(n.err), object: n.id})
-	default:
-		c.checkOriginal(n)
+	case errors.Is(n.err, store.ErrNotFound):
+		c.missing(n.id, ObjectMissing) // unless its entry is known to dangle
+		return
+	case isObjectError(n.err):
+		c.strange(n.id, n.err)
+		return
 	}
+	c.checked(n.id, n.check)
+	switch {
+	case c.isBad(n.id):
+		return
+	case n.err != nil:
+		c.add(&Problem{Code: StreamInvalid, Subject: n.subject(), Err: reason(n.err), object: n.id})
+		return
+	}
+	_, err := c.s.CheckObject(n.id, store.CheckOptions{Use: c.eachReference(c.refer)})
+	if err != nil {
+		c.add(&Problem{Code: StreamInvalid, Subject: n.subject(), Err: reason(err), object: n.id})
+		return
+	}
+	c.checkOriginal(n)
+}
+
+func (c *checker) strange(d fsverity.Digest, err error) {
+	c.addBad(&Problem{Code: ObjectStrange, Subject: "objects/" + d.ObjectPath(), Err: reason(err), object: d})
 }
 
 func (c *checker) has(d fsverity.Digest) bool {
@@ -430,21 +461,23 @@ func (c *checker) has(d fsverity.Digest) bool {
 	return ok
 }
 
-// checkPart checks a stream or an image, and marks what it refers to. It is false if
-// that can't be relied on.
-func (c *checker) checkPart(d fsverity.Digest, subject string, use func(*os.File, int64) error) bool {
+// checkPart checks an object that is an image. It is false if that can't be relied on.
+func (c *checker) checkPart(d fsverity.Digest, use func(*os.File, int64) error) bool {
 	c.objects.use(d)
+	if c.isBad(d) {
+		return false
+	}
 	check, err := c.s.CheckObject(d, store.CheckOptions{Read: c.due(d), Throttle: c.limit.wait, Use: use})
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		c.addBad(&Problem{Code: EntryDangling, Subject: subject, Err: errors.New("its object " + d.String() + " is not there"), object: d})
+		c.missing(d, ObjectMissing)
 		return false
-	case err != nil && isObjectError(err):
-		c.addBad(&Problem{Code: ObjectStrange, Subject: "objects/" + d.ObjectPath(), Err: reason(err), object: d})
+	case err != nil:
+		c.strange(d, err)
 		return false
 	}
 	c.checked(d, check)
-	return err == nil && !c.isBad(d)
+	return !c.isBad(d)
 }
 
 func isObjectError(err error) bool {

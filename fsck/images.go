@@ -13,17 +13,34 @@ import (
 	"github.com/flatroot/flatroot/store/stream"
 )
 
-// eachObject reads an open stream's references to objects.
-func (c *checker) eachObject(visit func(fsverity.Digest)) func(*os.File, int64) error {
+// eachReference visits all that an open stream refers to, eachObject only the objects.
+func (c *checker) eachReference(visit func(fsverity.Digest)) func(*os.File, int64) error {
 	return func(f *os.File, size int64) error {
 		st, err := stream.Open(f, size)
 		if err != nil {
 			return err
 		}
-		for i := range st.NumObjects() {
-			visit(st.Object(i))
+		visitObjects(st, visit)
+		for _, id := range st.StreamRefs() {
+			visit(id)
 		}
 		return nil
+	}
+}
+
+func (c *checker) eachObject(visit func(fsverity.Digest)) func(*os.File, int64) error {
+	return func(f *os.File, size int64) error {
+		st, err := stream.Open(f, size)
+		if err == nil {
+			visitObjects(st, visit)
+		}
+		return err
+	}
+}
+
+func visitObjects(st *stream.Stream, visit func(fsverity.Digest)) {
+	for i := range st.NumObjects() {
+		visit(st.Object(i))
 	}
 }
 
@@ -39,7 +56,7 @@ func (c *checker) checkImage(i *imageNode) {
 	}
 	walk := c.Quick || len(i.configs) == 0
 	var invalid error
-	ok := c.checkPart(i.id, subject, func(f *os.File, size int64) error {
+	ok := c.checkPart(i.id, func(f *os.File, size int64) error {
 		invalid = c.readImage(i, f, size, walk)
 		return nil
 	})
@@ -79,17 +96,18 @@ func (c *checker) readImage(i *imageNode, f *os.File, size int64, walk bool) err
 
 // remake compares an image with what its layers come to today, by each rule under which a config refers to it.
 func (c *checker) remake(i *imageNode, subject string) {
-	done := map[index.Rules]bool{}
+	done := map[string]bool{} // configs of the same layers come to the same
 	for _, use := range i.configs {
 		rules, ok := index.ImageRules(use.key)
-		if !ok || done[rules] {
-			continue
-		}
-		layers, ok := c.layersOf(use.config)
 		if !ok {
 			continue
 		}
-		done[rules] = true
+		layers, ok := c.layersOf(use.config)
+		key := fmt.Sprint(rules, layers)
+		if !ok || done[key] {
+			continue
+		}
+		done[key] = true
 		c.later(&c.graph.remakes, "images/"+i.id.String(), func(ctx context.Context) (bool, error) {
 			got, err := c.flatten(ctx, layers, rules)
 			switch {

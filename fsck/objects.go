@@ -93,7 +93,7 @@ func (c *checker) checkObject(d fsverity.Digest) {
 	case errors.Is(err, store.ErrNotFound):
 		return // whoever refers to it will miss it
 	case err != nil:
-		c.addBad(&Problem{Code: ObjectStrange, Subject: "objects/" + d.ObjectPath(), Err: reason(err), object: d})
+		c.strange(d, err)
 		return
 	}
 	c.checked(d, check)

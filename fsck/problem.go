@@ -24,6 +24,7 @@ const (
 	ImageUnnamed       Code = "image-unnamed"
 	EntryBad           Code = "entry-bad"
 	EntryDangling      Code = "entry-dangling"
+	EntryMissing       Code = "entry-missing"
 	RefBad             Code = "ref-bad"
 	RefDangling        Code = "ref-dangling"
 	NoteBad            Code = "note-bad"
@@ -58,6 +59,7 @@ var codes = []CodeInfo{
 	{ImageUnnamed, IsProblem, "The image that a config refers to has no entry of its own."},
 	{EntryBad, IsProblem, "An entry is no link to an object, or an image's is to another."},
 	{EntryDangling, IsProblem, "An entry leads to an object that is not there."},
+	{EntryMissing, IsProblem, "A stream that an image needs has no entry of its own."},
 	{RefBad, IsProblem, "A ref is no link to an entry."},
 	{RefDangling, IsProblem, "A ref leads to an entry that is not there."},
 	{NoteBad, IsProblem, "A note of this store's own can't be read. No content depends on it."},
