@@ -168,5 +168,5 @@ func AddImage(s *store.Store, t *tree.Tree, o ImportOptions) (*Report, error) {
 	if err := nameImage(s, o.Name, im.report.Image); err != nil {
 		return nil, err
 	}
-	return im.done(s.Sync())
+	return im.done(settle(s))
 }

@@ -185,7 +185,7 @@ func (im *importer) nameLayers() (adopted bool, err error) {
 			err = im.s.SetNote(notesVerified, l.DiffID.String(), id.String())
 		} else {
 			// Somebody was faster. What names a layer must name the stream that its entry leads to, or gc loses the layer.
-			err = im.verifyStream(context.Background(), l.DiffID, id)
+			err = errors.Join(im.verifyStream(context.Background(), l.DiffID, id), im.s.Bury(store.Streams, l.id))
 			l.id, adopted = id, true
 		}
 		if err == nil {
@@ -241,10 +241,7 @@ func (im *importer) finish(t *tree.Tree) error {
 	}
 	if adopted {
 		// Config and manifest refer to streams by ID: they need those of the importer that was faster.
-		if docs, err = im.putDocuments(); err != nil {
-			return err
-		}
-		if err := im.s.Sync(); err != nil {
+		if docs, err = im.putAgain(docs); err != nil {
 			return err
 		}
 	}
@@ -257,7 +254,34 @@ func (im *importer) finish(t *tree.Tree) error {
 	if err := im.setName(); err != nil {
 		return err
 	}
-	return im.s.Sync()
+	return settle(im.s)
+}
+
+// settle makes all of an import durable, and says so.
+func settle(s *store.Store) error {
+	if err := s.Sync(); err != nil {
+		return err
+	}
+	return s.Settled()
+}
+
+// putAgain stores documents once more, in place of those that refer to other streams.
+func (im *importer) putAgain(old *documents) (*documents, error) {
+	docs, err := im.putDocuments()
+	if err != nil {
+		return nil, err
+	}
+	if err := im.s.Sync(); err != nil {
+		return nil, err
+	}
+	for _, ids := range [][2]fsverity.Digest{{old.configID, docs.configID}, {old.manifestID, docs.manifestID}} {
+		if ids[0] != ids[1] {
+			if err := im.s.Bury(store.Streams, ids[0]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return docs, nil
 }
 
 func (im *importer) writeImage(t *tree.Tree) error {

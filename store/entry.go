@@ -77,12 +77,22 @@ func (s *Store) Relink(k Kind, name string, d fsverity.Digest) error {
 	at, err := s.entryDir(k, name, d)
 	if err == nil {
 		defer at.close()
-		err = at.setLink(s.root, toObjects+d.ObjectPath(), name)
+		err = s.relink(at, k, name, d)
 	}
 	if err != nil {
 		return s.linkError(k, name, err)
 	}
 	return nil
+}
+
+// relink buries what the entry led to before.
+func (s *Store) relink(at dir, k Kind, name string, d fsverity.Digest) error {
+	if old, err := s.readEntry(at, name); err == nil && old != d {
+		if err := s.Bury(k, old); err != nil {
+			return err
+		}
+	}
+	return at.setLink(s.root, toObjects+d.ObjectPath(), name)
 }
 
 func (s *Store) entryDir(k Kind, name string, d fsverity.Digest) (dir, error) {

@@ -9,11 +9,11 @@ import (
 )
 
 // lockShared takes the lock that every user of a store holds.
-func lockShared(fd int, waiting func()) error {
+func lockShared(fd int, waiting func(who string)) error {
 	err := flock(fd, unix.LOCK_SH|unix.LOCK_NB)
 	if err == unix.EWOULDBLOCK {
 		if waiting != nil {
-			waiting()
+			waiting(holders(fd))
 		}
 		err = flock(fd, unix.LOCK_SH)
 	}
@@ -31,10 +31,10 @@ func flock(fd, how int) error {
 const longestPoll = 100 * time.Millisecond
 
 // LockExclusive waits until nobody else has the store open, and keeps it so. It
-// calls waiting once if it has to wait. No other goroutine may use the Store
+// calls waiting once if it has to wait, with words for who has the store open. No other goroutine may use the Store
 // meanwhile: the kernel gives the shared lock up first, so that others may change
 // the store before this returns. If ctx ends first, the shared lock is taken again.
-func (s *Store) LockExclusive(ctx context.Context, waiting func()) error {
+func (s *Store) LockExclusive(ctx context.Context, waiting func(who string)) error {
 	if err := s.mayWrite(); err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func (s *Store) LockExclusive(ctx context.Context, waiting func()) error {
 			return fmt.Errorf("lock store %s: %w", s.root.path, err)
 		}
 		if waiting != nil {
-			waiting()
+			waiting(holders(s.root.fd))
 			waiting = nil
 		}
 		// A failed conversion may have lost the shared lock, so whoever gives up

@@ -115,6 +115,9 @@ func (s *Store) publish(t *tmp, d fsverity.Digest, path string, size int64, have
 	if err := s.seal(t, d); err != nil {
 		return false, err
 	}
+	if err := s.putting(); err != nil {
+		return false, err
+	}
 	if have == objectMissing {
 		if err := s.makeFanout(d, path); err != nil {
 			return false, err

@@ -26,6 +26,9 @@
 //   - Unfinished files have no name or, as symlinks and files of bad file systems
 //     must, one that no reader looks at: .symlink-… in DIR, .tmp-object-… in
 //     objects/. RemoveLeftovers takes away what killed processes left of those.
+//   - Nothing gets lost: a process that puts objects leaves a mark until all of them
+//     have names, and a stream or image whose entry goes leaves a trace until what it
+//     refers to is gone. So a collection of garbage need look at those alone.
 //   - Whoever has the store open holds a shared lock, and what it saw stays there;
 //     collecting garbage takes an exclusive one.
 //   - Modes are as above, files 0644 and directories 0755, whatever the umask is.
@@ -50,8 +53,8 @@ type OpenOptions struct {
 	// change the store then fails with ErrReadOnly.
 	ReadOnly bool
 	// Waiting is called once if another process has the store locked, before the
-	// wait for it begins.
-	Waiting func()
+	// wait for it begins, with words for who that is; empty if it can't be told.
+	Waiting func(who string)
 }
 
 // Store is an open store.
@@ -68,6 +71,7 @@ type Store struct {
 	fanout   [256]atomic.Bool // objects/xx is known to be there
 	kernel   verityOps
 	noVerity atomic.Bool // enabling it was tried and is not possible here
+	mark     mark
 	hashers  sync.Pool
 }
 
@@ -132,9 +136,9 @@ func (s *Store) openObjects() error {
 // Close gives up the lock; nothing of the store may be used then, but files got
 // from it stay open. It may be called again.
 func (s *Store) Close() error {
-	var err error
+	err := s.leave()
 	if s.objectsFile != nil {
-		err = s.objectsFile.Close()
+		err = errors.Join(err, s.objectsFile.Close())
 		s.objectsFile, s.objects.fd = nil, -1
 	}
 	err = errors.Join(err, s.root.close())

@@ -391,7 +391,7 @@ func TestLocks(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Millisecond)
 	defer cancel()
 	waited := 0
-	if err := s.LockExclusive(ctx, func() { waited++ }); !errors.Is(err, context.DeadlineExceeded) || waited != 1 {
+	if err := s.LockExclusive(ctx, func(string) { waited++ }); !errors.Is(err, context.DeadlineExceeded) || waited != 1 {
 		t.Errorf("with another user: %v, waiting called %d times", err, waited)
 	}
 	must(t, other.Close())
@@ -400,7 +400,7 @@ func TestLocks(t *testing.T) {
 	waiting := make(chan bool)
 	opened := make(chan error)
 	go func() {
-		o, err := store.Open(s.Dir(), store.OpenOptions{Waiting: func() { waiting <- true }})
+		o, err := store.Open(s.Dir(), store.OpenOptions{Waiting: func(string) { waiting <- true }})
 		if err == nil {
 			err = o.Close()
 		}

@@ -74,6 +74,7 @@ func commands() []*command {
 		duCommand(),
 		tagCommand(),
 		rmCommand(),
+		gcCommand(),
 		fsckCommand(),
 		digestCommand(),
 		dumpCommand(),

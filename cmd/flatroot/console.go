@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,6 +40,11 @@ func (c *console) talk(format string, args ...any) {
 	fmt.Fprintf(c.stderr, "flatroot: %s\n", oneLine(fmt.Sprintf(format, args...)))
 }
 
+// tellWaiting says for whom it waits; who is empty if that can't be told.
+func (c *console) tellWaiting(who string) {
+	c.talk("waiting for %s to finish with the store %s", cmp.Or(who, "another command"), c.store)
+}
+
 // openStore opens the store to be written.
 func (c *console) openStore() (*store.Store, error) { return c.open(store.OpenOptions{}) }
 
@@ -46,7 +52,7 @@ func (c *console) openStore() (*store.Store, error) { return c.open(store.OpenOp
 func (c *console) readStore() (*store.Store, error) { return c.open(store.OpenOptions{ReadOnly: true}) }
 
 func (c *console) open(o store.OpenOptions) (*store.Store, error) {
-	o.Waiting = func() { c.talk("waiting for another command to finish with the store %s", c.store) }
+	o.Waiting = c.tellWaiting
 	s, err := store.Open(c.store, o)
 	if errors.Is(err, store.ErrNotStore) {
 		return nil, &hintError{

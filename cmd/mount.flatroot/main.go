@@ -103,7 +103,12 @@ func runMount(ctx context.Context, c *command, stdout io.Writer, say func(string
 	if err := needProc(); err != nil {
 		return err
 	}
-	w, err := resolve(c, func() { say("waiting for the store, which another command has locked") })
+	w, err := resolve(c, func(who string) {
+		if who == "" {
+			who = "another command"
+		}
+		say(fmt.Sprintf("waiting for %s to finish with the store", who))
+	})
 	if err != nil {
 		return err
 	}

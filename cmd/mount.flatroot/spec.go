@@ -37,7 +37,7 @@ func (w *wanted) request(c *command) (mount.Request, error) {
 
 // resolve finds and opens image and object directories. Those of basedir are
 // searched first, then the store's. waiting is told when a store is locked.
-func resolve(c *command, waiting func()) (*wanted, error) {
+func resolve(c *command, waiting func(who string)) (*wanted, error) {
 	o := &c.options
 	if c.dialect == composefsDialect && o.Store == "" && len(o.Basedirs) == 0 {
 		return nil, usagef("no object directories given: option basedir is needed")

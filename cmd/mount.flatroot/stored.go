@@ -11,7 +11,7 @@ import (
 
 // openStored takes the image from a store, by digest or name. The store stays
 // open, and its lock keeps a collection of garbage away until the mount is there.
-func (w *wanted) openStored(c *command, waiting func()) error {
+func (w *wanted) openStored(c *command, waiting func(who string)) error {
 	dir := storeDir(c.options.Store)
 	s, err := store.Open(dir, store.OpenOptions{ReadOnly: true, Waiting: waiting})
 	if err != nil {

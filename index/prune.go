@@ -1,0 +1,71 @@
+package index
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/flatroot/flatroot/store"
+)
+
+// PruneNotes removes the notes about layers and manifests that a store does not have any more, by its entries or because
+// gone says so, and tells how many; dry: it only counts them. Notes that make no sense go too.
+func PruneNotes(s *store.Store, gone func(entry string) bool, dry bool) (int, error) {
+	has := func(entry string) bool {
+		_, err := s.Entry(store.Streams, entry)
+		return err == nil && !gone(entry)
+	}
+	layer := func(diffID string) bool { return has("oci-layer-" + diffID) }
+	total := 0
+	for _, n := range []struct {
+		where string
+		keep  func(name string) (bool, error)
+	}{
+		{notesVerified, func(name string) (bool, error) { return layer(name), nil }},
+		{dirOrigins, func(name string) (bool, error) { return layer(strings.TrimSuffix(name, ".json")), nil }},
+		{notesBlobs, func(name string) (bool, error) { return noteKept(s, notesBlobs, name, layer) }},
+		{notesIndexes, func(name string) (bool, error) {
+			return noteKept(s, notesIndexes, name, func(manifest string) bool { return has("oci-manifest-" + manifest) })
+		}},
+	} {
+		count, err := pruneNotes(s, n.where, n.keep, dry)
+		if total += count; err != nil {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+// noteKept asks about what a note says.
+func noteKept(s *store.Store, where, name string, keep func(text string) bool) (bool, error) {
+	text, err := s.Note(where, name)
+	var bad *store.LinkError
+	if errors.As(err, &bad) {
+		return false, nil // it is no note
+	}
+	return err == nil && keep(text), err
+}
+
+func pruneNotes(s *store.Store, where string, keep func(string) (bool, error), dry bool) (int, error) {
+	var stale []string
+	for name, err := range s.Notes(where) {
+		if err != nil {
+			return 0, err
+		}
+		kept, err := keep(name)
+		if err != nil {
+			return 0, err
+		}
+		if !kept {
+			stale = append(stale, name)
+		}
+	}
+	for i, name := range stale {
+		if dry {
+			continue
+		}
+		if err := s.RemoveNote(where, name); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return i, err
+		}
+	}
+	return len(stale), nil
+}

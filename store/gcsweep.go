@@ -1,0 +1,242 @@
+package store
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/flatroot/flatroot/fsverity"
+	"golang.org/x/sys/unix"
+)
+
+// sweep removes what was planned. Entries go first, so that nobody can take for whole
+// what is being removed; their traces stay until the end.
+func (c *collector) sweep() error {
+	p := c.plan
+	for _, r := range c.view.gone {
+		if err := c.s.RemoveRef(Images, r.Name); err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		c.s.removeEmptyDirs(Images, r.Name)
+	}
+	links := slices.Clone(p.links)
+	for _, k := range []Kind{Streams, Images} {
+		for _, e := range p.entries[k] {
+			l, err := c.s.bury(k, e)
+			if err != nil {
+				return err
+			}
+			links = append(links, l)
+		}
+	}
+	for _, d := range p.bury {
+		if err := c.s.Bury(Streams, d); err != nil {
+			return err
+		}
+	}
+	if p.objects.len() > p.objects.numKept() {
+		// Else an entry might come back after a power cut without what it refers to.
+		if err := c.s.Sync(); err != nil {
+			return err
+		}
+	}
+	for _, parents := range []bool{false, true} {
+		if err := c.removeObjects(parents); err != nil {
+			return err
+		}
+	}
+	for _, l := range links {
+		if err := c.s.RemoveNote(deadDirOf(l.kind), l.name); err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeObjects removes the candidates that nobody keeps: those that tell of others,
+// or the others.
+func (c *collector) removeObjects(parents bool) error {
+	set := c.plan.objects
+	bad, err := c.s.noteNames(badDir)
+	if err != nil {
+		return err
+	}
+	for i := range set.len() {
+		if set.isKept(i) {
+			continue
+		}
+		d := set.at(i)
+		if c.plan.parents[d] != parents {
+			continue
+		}
+		if i%1024 == 0 && c.ctx.Err() != nil {
+			return c.ctx.Err()
+		}
+		if err := c.s.RemoveObject(d); err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		if bad[d.String()] {
+			if err := c.s.RemoveNote(badDir, d.String()); err != nil && !errors.Is(err, ErrNotFound) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// noteNames is the set of the notes in flatroot/where.
+func (s *Store) noteNames(where string) (map[string]bool, error) {
+	names := map[string]bool{}
+	for name, err := range s.Notes(where) {
+		if err != nil {
+			return nil, err
+		}
+		names[name] = true
+	}
+	return names, nil
+}
+
+// tidy removes what has no more use: marks, now that all objects were looked at;
+// temporary names; files in quarantine that were replaced; notes.
+func (c *collector) tidy(marks []string) error {
+	n, err := c.s.RemoveLeftovers()
+	c.report.Leftovers += int64(n)
+	if err != nil {
+		return err
+	}
+	replaced, err := c.replaced()
+	if err != nil {
+		return err
+	}
+	for _, d := range replaced {
+		if err := c.s.RemoveNote(quarantineDir, d); err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		c.report.Leftovers++
+	}
+	n, err = c.prune()
+	c.report.Leftovers += int64(n)
+	if err != nil {
+		return err
+	}
+	for _, name := range marks {
+		if err := c.s.RemoveNote(uncleanDir, name); err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		c.report.Leftovers++
+	}
+	return nil
+}
+
+// replaced lists the files in quarantine whose names have an object again.
+func (c *collector) replaced() ([]string, error) {
+	bad, err := c.s.noteNames(badDir)
+	if err != nil {
+		return nil, err
+	}
+	var list []string
+	for name, err := range c.s.Notes(quarantineDir) {
+		if err != nil {
+			return nil, err
+		}
+		d, err := fsverity.ParseDigest(name)
+		if err != nil || bad[name] {
+			continue
+		}
+		if has, err := c.s.HasObject(d); err == nil && has {
+			list = append(list, name)
+		}
+	}
+	return list, nil
+}
+
+// countLeftovers is what tidy would do.
+func (c *collector) countLeftovers(marks int) error {
+	unfinished, err := c.s.Unfinished()
+	if err != nil {
+		return err
+	}
+	replaced, err := c.replaced()
+	if err != nil {
+		return err
+	}
+	notes, err := c.prune()
+	c.report.Leftovers = int64(len(unfinished) + marks + len(replaced) + notes)
+	return err
+}
+
+// prune has notes removed, or counted.
+func (c *collector) prune() (int, error) {
+	if c.o.Prune == nil {
+		return 0, nil
+	}
+	gone := map[string]bool{}
+	for _, e := range c.plan.entries[Streams] {
+		gone[e.Name] = true
+	}
+	return c.o.Prune(func(entry string) bool { return gone[entry] }, c.o.DryRun)
+}
+
+// livePrefix begins the refs of images that are mounted: flatroot/live/BOOTID/HEX.
+const livePrefix = "flatroot/live/"
+
+// dropMounts takes the refs of mounts that are no more out of the view: those of
+// other boots, and of this one what is surely not mounted.
+func (c *collector) dropMounts() error {
+	if c.o.BootID == "" {
+		return nil
+	}
+	mounted, complete := map[fsverity.Digest]bool{}, false
+	if c.o.Mounted != nil {
+		var err error
+		if mounted, complete, err = c.o.Mounted(); err != nil {
+			return err
+		}
+	}
+	over := func(r RefInfo) bool {
+		rest, ok := strings.CutPrefix(r.Name, livePrefix)
+		boot, hex, _ := strings.Cut(rest, "/")
+		if !ok {
+			return false
+		}
+		if boot != c.o.BootID {
+			return true
+		}
+		d, err := fsverity.ParseDigest(hex)
+		return err == nil && complete && !mounted[d]
+	}
+	refs := c.view.refs[Images]
+	c.view.refs[Images] = nil
+	for _, r := range refs {
+		if over(r) {
+			c.view.gone = append(c.view.gone, r)
+		} else {
+			c.view.refs[Images] = append(c.view.refs[Images], r)
+		}
+	}
+	c.report.Mounts = int64(len(c.view.gone))
+	return nil
+}
+
+// removeEmptyDirs removes the directories that a ref leaves empty, up to refs/.
+func (s *Store) removeEmptyDirs(k Kind, ref string) {
+	names := strings.Split(ref, "/")
+	for n := len(names) - 1; n > 0; n-- {
+		at, err := s.kindDir(k, append([]string{refsDir}, names[:n-1]...), false)
+		if err != nil {
+			return
+		}
+		err = unix.Unlinkat(at.fd, names[n-1], unix.AT_REMOVEDIR)
+		at.close()
+		if err != nil { // it is in use
+			return
+		}
+	}
+}
+
+const (
+	// badDir, below flatroot/, notes objects that were found damaged.
+	badDir = "bad"
+	// quarantineDir keeps what damaged objects were until they are replaced.
+	quarantineDir = "quarantine"
+)

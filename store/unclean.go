@@ -1,0 +1,103 @@
+package store
+
+import (
+	"errors"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// uncleanDir, below flatroot/, has a file for each process that has put objects which
+// nothing names yet. It is locked while the process lives. One that is left says that
+// objects may lie about which no entry leads to, so that only a look at all of them
+// finds them.
+const uncleanDir = "unclean"
+
+// mark is a store's file there, once it has put an object.
+type mark struct {
+	mu   sync.Mutex
+	name string // "": none
+	file *os.File
+}
+
+// putting is called before a new object gets its name.
+func (s *Store) putting() error {
+	s.mark.mu.Lock()
+	defer s.mark.mu.Unlock()
+	if s.mark.name != "" {
+		return nil
+	}
+	name := randomSuffix()
+	f, err := s.OpenFile(uncleanDir+"/"+name, os.O_CREATE|os.O_EXCL|os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	if err := flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return errors.Join(err, f.Close(), s.RemoveNote(uncleanDir, name))
+	}
+	s.mark.name, s.mark.file = name, f
+	return nil
+}
+
+// Settled says that every object which was put so far has a name, in a stream or image
+// that has an entry, and that all of it is durable. Without it the next collection of
+// garbage looks at all objects.
+func (s *Store) Settled() error {
+	s.mark.mu.Lock()
+	defer s.mark.mu.Unlock()
+	if s.mark.name == "" {
+		return nil
+	}
+	if err := s.RemoveNote(uncleanDir, s.mark.name); err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	s.mark.name = ""
+	return s.mark.file.Close()
+}
+
+// leave closes the mark and lets it stay.
+func (s *Store) leave() error {
+	s.mark.mu.Lock()
+	defer s.mark.mu.Unlock()
+	if s.mark.name == "" {
+		return nil
+	}
+	s.mark.name = ""
+	return s.mark.file.Close()
+}
+
+// uncleanMarks lists the marks of processes that are gone.
+func (s *Store) uncleanMarks() ([]string, error) {
+	var left []string
+	for name, err := range s.Notes(uncleanDir) {
+		if err != nil {
+			return nil, err
+		}
+		gone, err := s.isGone(name)
+		if err != nil {
+			return nil, err
+		}
+		if gone {
+			left = append(left, name)
+		}
+	}
+	return left, nil
+}
+
+// isGone tells whether nobody holds a mark any more.
+func (s *Store) isGone(name string) (bool, error) {
+	f, err := s.OpenFile(uncleanDir+"/"+name, os.O_RDONLY)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil // just settled
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	err = flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+	if err == unix.EWOULDBLOCK {
+		return false, nil
+	}
+	return err == nil, err
+}
