@@ -64,12 +64,12 @@ type presence int
 const (
 	objectMissing presence = iota
 	objectWhole
-	objectDamaged // cut short by a crash, or changed in spite of fs-verity
+	objectDamaged // cut short by a crash, changed in spite of fs-verity, or noted as damaged
 )
 
 // examine looks at what has the object's name. Where fs-verity is wanted it also
 // has to have that, and gets it if it has not; else the length has to do, and fsck
-// reads the rest.
+// reads the rest and notes what it finds.
 func (s *Store) examine(d fsverity.Digest, path string, size int64) (presence, error) {
 	st, err := s.objects.lstat(path)
 	switch {
@@ -79,7 +79,11 @@ func (s *Store) examine(d fsverity.Digest, path string, size int64) (presence, e
 		return objectMissing, err
 	case st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != size:
 		return objectDamaged, nil
-	case !s.wantVerity():
+	}
+	if bad, err := s.IsBad(d); bad || err != nil {
+		return objectDamaged, err
+	}
+	if !s.wantVerity() {
 		return objectWhole, nil
 	}
 	return s.examineVerity(d)
@@ -131,7 +135,7 @@ func (s *Store) publish(t *tmp, d fsverity.Digest, path string, size int64, have
 			return false, err
 		}
 	}
-	if err := t.replace(objectPrefix, s.objects, path); err != nil {
+	if err := s.replaceDamaged(t, d, path); err != nil {
 		return false, err
 	}
 	return true, nil

@@ -16,8 +16,8 @@
 // Invariants:
 //
 //   - What has a name in objects/ was hashed before it got it. An object is never
-//     written again; one of the wrong length, as a crash may leave, is replaced as
-//     a whole.
+//     written again; one of the wrong length, as a crash may leave, or that was noted
+//     as damaged is replaced as a whole, and what it was goes to flatroot/quarantine.
 //   - Objects, then entries, then refs: Sync between objects and the first entry
 //     that needs them makes a crash harmless. Links are not synced one by one; after
 //     a crash the last ones may be missing, but not wrong.
@@ -73,6 +73,7 @@ type Store struct {
 	noVerity atomic.Bool // enabling it was tried and is not possible here
 	mark     mark
 	hashers  sync.Pool
+	bad      badObjects
 }
 
 // Open opens the store in the directory path and holds a shared lock on it until

@@ -458,6 +458,7 @@ func TestErrorsAreFsErrors(t *testing.T) {
 	s := newStore(t)
 	path := s.Dir() + "/objects/" + sum(s, "x").ObjectPath()
 	must(t, os.MkdirAll(path+"/full", 0o755))
+	must(t, s.WriteFile("quarantine", nil)) // so that it can't be moved away
 	_, err := s.PutObject(sum(s, "x"), []byte("x"))
 	var pe *fs.PathError
 	if !errors.As(err, &pe) || !strings.Contains(err.Error(), path) {
