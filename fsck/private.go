@@ -2,7 +2,6 @@ package fsck
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -121,12 +120,13 @@ func (c *checker) checkOrigins() error {
 			continue
 		}
 		b, err := c.s.ReadFile(index.DirOrigins + "/" + name)
+		if err == nil {
+			_, err = index.ParseOrigin(b)
+		}
 		switch {
 		case errors.Is(err, store.ErrNotFound):
 		case err != nil:
 			c.problem(NoteBad, subject, reason(err))
-		case !json.Valid(b):
-			c.problem(NoteBad, subject, errors.New("it is no JSON"))
 		case !c.hasStream(layerPrefix + d):
 			c.problem(NoteStale, subject, errors.New("the store does not have that layer"))
 		}

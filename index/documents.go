@@ -2,12 +2,10 @@ package index
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -234,28 +232,4 @@ func (b *limitedBuffer) Write(p []byte) (int, error) {
 		return 0, fmt.Errorf("more than %d bytes, too large for a document", oci.MaxManifestSize)
 	}
 	return b.Buffer.Write(p)
-}
-
-// origin says where a layer was fetched from, so that it can be fetched again.
-type origin struct {
-	Repository string        `json:"repository"`
-	Blob       digest.Digest `json:"blob"`
-	MediaType  string        `json:"media_type"`
-	Size       int64         `json:"size"`
-	Time       time.Time     `json:"time"`
-}
-
-// noteOrigin remembers a blob's diffID, both of which were computed here, and where the blob came from.
-func (im *importer) noteOrigin(l *importedLayer) error {
-	if err := im.s.SetNote(notesBlobs, l.Descriptor.Digest.String(), l.DiffID.String()); err != nil {
-		return err
-	}
-	b, err := json.Marshal(origin{
-		Repository: im.src.String(), Blob: l.Descriptor.Digest, MediaType: l.Descriptor.MediaType,
-		Size: l.Descriptor.Size, Time: time.Now().UTC().Truncate(time.Second),
-	})
-	if err != nil {
-		return err
-	}
-	return im.s.WriteFile(dirOrigins+"/"+l.DiffID.String()+".json", append(b, '\n'))
 }

@@ -189,7 +189,7 @@ func (im *importer) nameLayers() (adopted bool, err error) {
 			l.id, adopted = id, true
 		}
 		if err == nil {
-			err = im.noteOrigin(l)
+			err = noteOrigin(im.s, im.src, l.Layer)
 		}
 		if err != nil {
 			return adopted, err

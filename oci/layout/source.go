@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -46,6 +47,15 @@ func Open(ref oci.Reference, o Options) (*Source, error) {
 
 // String returns the reference.
 func (s *Source) String() string { return s.ref.String() }
+
+// Origin is the reference by which the layout is found from any directory.
+func (s *Source) Origin() string {
+	ref := s.ref
+	if path, err := filepath.Abs(ref.Path); err == nil {
+		ref.Path = path
+	}
+	return ref.String()
+}
 
 // Close releases the directory. Blobs that are open stay so.
 func (s *Source) Close() error { return s.root.Close() }

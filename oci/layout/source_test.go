@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/flatroot/flatroot/oci"
@@ -235,5 +236,31 @@ func TestBadBlobs(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestOrigin opens a layout by a relative path: what is remembered of it holds in any directory.
+func TestOrigin(t *testing.T) {
+	at := "@" + digest.FromString("some").String()
+	dir := t.TempDir()
+	write(t, dir, "v1", "1")
+	t.Chdir(filepath.Dir(dir))
+	for ref, want := range map[string]string{
+		"oci:" + filepath.Base(dir) + ":v1":  "oci:" + dir + ":v1",
+		"oci:./" + filepath.Base(dir) + "//": "oci:" + dir,
+		"oci:" + dir + at:                    "oci:" + dir + at,
+	} {
+		r, err := oci.ParseReference(ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		src, err := layout.Open(r, layout.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer src.Close()
+		if got := src.Origin(); got != want {
+			t.Errorf("%s: %s, want %s", ref, got, want)
+		}
 	}
 }
