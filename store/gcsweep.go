@@ -57,7 +57,7 @@ func (c *collector) sweep() error {
 // or the others.
 func (c *collector) removeObjects(parents bool) error {
 	set := c.plan.objects
-	bad, err := c.s.noteNames(badDir)
+	bad, err := c.s.noteNames(notesBad)
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func (c *collector) removeObjects(parents bool) error {
 			return err
 		}
 		if bad[d.String()] {
-			if err := c.s.RemoveNote(badDir, d.String()); err != nil && !errors.Is(err, ErrNotFound) {
+			if err := c.s.RemoveNote(notesBad, d.String()); err != nil && !errors.Is(err, ErrNotFound) {
 				return err
 			}
 		}
@@ -130,7 +130,7 @@ func (c *collector) tidy(marks []string) error {
 
 // replaced lists the files in quarantine whose names have an object again.
 func (c *collector) replaced() ([]string, error) {
-	bad, err := c.s.noteNames(badDir)
+	bad, err := c.s.noteNames(notesBad)
 	if err != nil {
 		return nil, err
 	}
@@ -233,10 +233,3 @@ func (s *Store) removeEmptyDirs(k Kind, ref string) {
 		}
 	}
 }
-
-const (
-	// badDir, below flatroot/, notes objects that were found damaged.
-	badDir = "bad"
-	// quarantineDir keeps what damaged objects were until they are replaced.
-	quarantineDir = "quarantine"
-)
