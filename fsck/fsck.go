@@ -230,7 +230,34 @@ func (c *checker) finish(ctx context.Context) error {
 		return err
 	}
 	c.sort()
+	if err := c.noteBad(); err != nil && !errors.Is(err, store.ErrReadOnly) {
+		return err
+	}
 	return c.records.save()
+}
+
+// noteBad has the next pull that needs a damaged object write it anew, and takes back what was noted of those that are in
+// order again.
+func (c *checker) noteBad() error {
+	noted, err := c.s.Bad()
+	if err != nil {
+		return err
+	}
+	for d, p := range c.bad {
+		if p.Code == ObjectDamaged || p.Code == UnusedDamaged {
+			if err := c.s.MarkBad(d, string(p.Code)); err != nil {
+				return err
+			}
+		}
+	}
+	for d := range noted {
+		if first, i, ok := c.objects.find(d); ok && c.objects.isDone(first, i) && c.bad[d] == nil && !c.Quick {
+			if err := c.s.ClearBad(d); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (c *checker) sort() {

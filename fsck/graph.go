@@ -93,6 +93,13 @@ func (c *checker) readCatalogue(ctx context.Context) error {
 	if len(c.problems) == before {
 		return nil
 	}
+	unlock, err := c.s.LockEntries(ctx)
+	switch {
+	case err == nil:
+		defer unlock()
+	case !errors.Is(err, store.ErrReadOnly):
+		return err
+	}
 	c.forget(before)
 	return c.buildGraph(ctx)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/flatroot/flatroot/fsverity"
 	"github.com/flatroot/flatroot/index"
+	"github.com/flatroot/flatroot/oci"
 	"github.com/flatroot/flatroot/store"
 )
 
@@ -30,6 +31,13 @@ func (c *checker) checkPrivate(context.Context) error {
 	}
 	if err := c.checkOrigins(); err != nil {
 		return err
+	}
+	traces, err := c.s.Traces()
+	if err != nil {
+		return err
+	}
+	for _, p := range traces {
+		c.problem(Garbage, p, errors.New("`flatroot gc` removes it, and what only it leads to"))
 	}
 	paths, err := c.s.Unfinished()
 	if err != nil {
@@ -119,10 +127,7 @@ func (c *checker) checkOrigins() error {
 			c.problem(NoteBad, subject, errors.New("its name is not that of a layer's diffID"))
 			continue
 		}
-		b, err := c.s.ReadFile(index.DirOrigins + "/" + name)
-		if err == nil {
-			_, err = index.ParseOrigin(b)
-		}
+		_, err := index.LayerOrigin(c.s, oci.DiffID(d))
 		switch {
 		case errors.Is(err, store.ErrNotFound):
 		case err != nil:

@@ -32,6 +32,7 @@ const (
 	RefUnmapped     Code = "ref-unmapped"
 	NoteStale       Code = "note-stale"
 	Unfinished      Code = "unfinished"
+	Garbage         Code = "garbage"
 	UnusedDamaged   Code = "unused-damaged"
 	ObjectElsewhere Code = "object-elsewhere"
 	ModeOdd         Code = "mode-odd"
@@ -66,6 +67,7 @@ var codes = []CodeInfo{
 	{RefUnmapped, IsRemark, "A stream refers to one that no entry leads to. Other tools' collection of garbage loses what only that one refers to."},
 	{NoteStale, IsRemark, "A note is about something that is gone."},
 	{Unfinished, IsRemark, "A temporary name that a process is using, or that a killed one has left."},
+	{Garbage, IsRemark, "The trace of something that lost its name, or of a process that was killed while it wrote."},
 	{UnusedDamaged, IsRemark, "A damaged object to which nothing refers. The next pull that needs it writes it anew."},
 	{ObjectElsewhere, IsRemark, "An image without layers refers to an object that is not there; it may be in another place, for -o basedir."},
 	{ModeOdd, IsRemark, "A file has other permissions than this store's files have."},

@@ -86,3 +86,23 @@ func (s *Store) buryByLink(k Kind, e EntryInfo, to dir, name string) error {
 	}
 	return s.RemoveEntry(k, e.Name)
 }
+
+// Traces lists, as paths below the store, what is left of entries that are gone and of
+// processes that were killed while they wrote: what the next collection of garbage
+// goes by.
+func (s *Store) Traces() ([]string, error) {
+	var paths []string
+	for _, k := range []Kind{Streams, Images} {
+		for name, err := range s.Notes(deadDirOf(k)) {
+			if err != nil {
+				return nil, err
+			}
+			paths = append(paths, path.Join(privateDir, deadDirOf(k), name))
+		}
+	}
+	marks, err := s.uncleanMarks()
+	for _, name := range marks {
+		paths = append(paths, path.Join(privateDir, uncleanDir, name))
+	}
+	return paths, err
+}
