@@ -176,17 +176,24 @@ func (c *checker) compareOriginal(ctx context.Context, n *streamNode, want, what
 	return false, nil
 }
 
+func (c *checker) isGood(part string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.good[part] = true
+}
+
 type job = func(context.Context) error
 
 // later has a job done beside the reading of objects, unless it was done recently.
 func (c *checker) later(list *[]job, part string, do func(context.Context) (good bool, err error)) {
-	if c.records.fresh(part) {
+	if c.records.fresh(part) || c.earlier != nil && c.earlier.good[part] {
 		return
 	}
 	*list = append(*list, func(ctx context.Context) error {
 		good, err := do(ctx)
 		if good {
 			c.records.verified(part)
+			c.isGood(part)
 		} else {
 			c.records.forget(part)
 		}

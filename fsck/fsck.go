@@ -97,7 +97,7 @@ func (r *Report) Count(s Severity) int {
 // Check checks a store, which may be open read-only; then nothing is noted. The
 // error is about the check itself: what is wrong with the store is in the report.
 func Check(ctx context.Context, s *store.Store, o Options) (*Report, error) {
-	c, err := check(ctx, s, o)
+	c, err := check(ctx, s, o, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -113,14 +113,20 @@ type checker struct {
 	records *records
 	limit   *limiter
 	report  Report
+	earlier *checker
 
 	mu       sync.Mutex
+	good     map[string]bool // parts that were found in order
 	problems []*Problem
 	bad      map[fsverity.Digest]*Problem // damaged and missing objects
 }
 
-func check(ctx context.Context, s *store.Store, o Options) (*checker, error) {
-	c := &checker{Options: o, s: s, bad: map[fsverity.Digest]*Problem{}, limit: newLimiter(o.Rate)}
+// check makes a check. What an earlier one found in order, if there was one just before, is not read again.
+func check(ctx context.Context, s *store.Store, o Options, earlier *checker) (*checker, error) {
+	c := &checker{
+		Options: o, s: s, earlier: earlier, limit: newLimiter(o.Rate),
+		bad: map[fsverity.Digest]*Problem{}, good: map[string]bool{},
+	}
 	c.Jobs = cmp.Or(o.Jobs, runtime.GOMAXPROCS(0))
 	if o.Now == nil {
 		c.Now = time.Now

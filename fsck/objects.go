@@ -84,11 +84,20 @@ func firstByte(d fsverity.Digest) int {
 // due tells whether the content of an object is to be read.
 func (c *checker) due(d fsverity.Digest) bool {
 	first, i, ok := c.objects.find(d)
-	return !c.Quick && !(ok && (c.objects.isDone(first, i) || c.records.fresh(partOf(first))))
+	return !c.Quick && !c.wasGood(d) && !(ok && (c.objects.isDone(first, i) || c.records.fresh(partOf(first))))
+}
+
+// wasGood tells whether the check before this one found an object in order.
+func (c *checker) wasGood(d fsverity.Digest) bool {
+	if c.earlier == nil {
+		return false
+	}
+	first, i, ok := c.earlier.objects.find(d)
+	return ok && c.earlier.objects.isDone(first, i) && c.earlier.bad[d] == nil
 }
 
 func (c *checker) checkObject(d fsverity.Digest) {
-	check, err := c.s.CheckObject(d, store.CheckOptions{Read: !c.Quick, Throttle: c.limit.wait})
+	check, err := c.s.CheckObject(d, store.CheckOptions{Read: !c.Quick && !c.wasGood(d), Throttle: c.limit.wait})
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return // whoever refers to it will miss it

@@ -111,6 +111,8 @@ type Problem struct {
 	// Repairable: what it takes to repair it is known.
 	Repairable bool
 	Repaired   bool
+	// NotRepaired says why a repair has failed.
+	NotRepaired error
 
 	// object is the object, stream or image that it is about; zero: none.
 	object fsverity.Digest

@@ -177,9 +177,6 @@ func (c *collector) prune() (int, error) {
 	return c.o.Prune(func(entry string) bool { return gone[entry] }, c.o.DryRun)
 }
 
-// livePrefix begins the refs of images that are mounted: flatroot/live/BOOTID/HEX.
-const livePrefix = "flatroot/live/"
-
 // dropMounts takes the refs of mounts that are no more out of the view: those of
 // other boots, and of this one what is surely not mounted.
 func (c *collector) dropMounts() error {

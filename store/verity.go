@@ -83,3 +83,23 @@ func (s *Store) measure(f *os.File, want fsverity.Digest) error {
 	}
 	return err
 }
+
+// Seal switches fs-verity on for an object that is there without it, where the store
+// wants that. One that has another digest than its name is a *MismatchError.
+func (s *Store) Seal(d fsverity.Digest) error {
+	if err := errors.Join(s.mayWrite(), s.checkDigest(d)); err != nil {
+		return s.objectError("seal", d, err)
+	}
+	if !s.wantVerity() {
+		return nil
+	}
+	f, err := s.openObject(d)
+	if err == nil {
+		defer f.Close()
+		err = s.sealFile(f, d)
+	}
+	if err != nil {
+		return s.objectError("seal", d, err)
+	}
+	return nil
+}

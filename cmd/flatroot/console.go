@@ -54,13 +54,18 @@ func (c *console) readStore() (*store.Store, error) { return c.open(store.OpenOp
 func (c *console) open(o store.OpenOptions) (*store.Store, error) {
 	o.Waiting = c.tellWaiting
 	s, err := store.Open(c.store, o)
-	if errors.Is(err, store.ErrNotStore) {
-		return nil, &hintError{
-			fmt.Errorf("there is no store in %s", c.store),
-			"`flatroot init --store " + c.store + "` makes one; --store or " + storeVariable + " names another",
-		}
+	return s, c.noStore(err)
+}
+
+// noStore adds to an error that there is no store what can be done about it.
+func (c *console) noStore(err error) error {
+	if !errors.Is(err, store.ErrNotStore) {
+		return err
 	}
-	return s, err
+	return &hintError{
+		fmt.Errorf("there is no store in %s", c.store),
+		"`flatroot init --store " + c.store + "` makes one; --store or " + storeVariable + " names another",
+	}
 }
 
 // printJSON prints one object on one line.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/flatroot/flatroot/fsck"
 	"github.com/flatroot/flatroot/index"
+	"github.com/flatroot/flatroot/mount"
 	"github.com/flatroot/flatroot/store"
 )
 
@@ -46,6 +47,10 @@ func runGC(ctx context.Context, c console, o store.GCOptions, stdout io.Writer) 
 	}
 	defer s.Close()
 	o.Tracers, o.Waiting = fsck.Tracers(), c.tellWaiting
+	if o.BootID, err = store.BootID(); err != nil {
+		return err
+	}
+	o.Mounted = mount.Mounted
 	o.Prune = func(gone func(string) bool, dry bool) (int, error) { return index.PruneNotes(s, gone, dry) }
 	r, err := s.GC(ctx, o)
 	for _, u := range r.Unreadable {

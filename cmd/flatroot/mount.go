@@ -97,7 +97,16 @@ func runMount(ctx context.Context, c console, m *mountRequest, stdout io.Writer)
 	if m.dryRun {
 		return printPlan(stdout, p, c.json)
 	}
+	undo, err := w.record()
+	if err != nil {
+		return err
+	}
 	if err := p.Do(ctx); err != nil {
+		undo()
+		return err
+	}
+	// Nothing of it is needed any more, and its lock would keep a collection of garbage waiting.
+	if err := w.Close(); err != nil {
 		return err
 	}
 	if err := c.reportMount(stdout, m, r, p); err != nil || !m.foreground || p.Service == nil {
@@ -142,6 +151,7 @@ type mountable struct {
 	objects []*os.File
 	store   *store.Store // whose lock keeps all in place until it is mounted; nil for a path
 	dirs    []*os.File   // objects but the store's
+	closed  bool
 }
 
 // request is what is to be mounted where, and how.
@@ -156,8 +166,20 @@ func (m *mountable) request(q *mountRequest) (mount.Request, error) {
 	return r, q.options.Apply(&r)
 }
 
-// Close closes what is open; a mount needs none of it.
+// record keeps the image and its objects from being collected while it is mounted.
+func (m *mountable) record() (undo func(), err error) {
+	if m.store == nil {
+		return func() {}, nil
+	}
+	return m.store.RecordMount(m.digest)
+}
+
+// Close closes what is open; a mount needs none of it. It may be called again.
 func (m *mountable) Close() error {
+	if m.closed {
+		return nil
+	}
+	m.closed = true
 	var errs []error
 	if m.image != nil {
 		errs = append(errs, m.image.Close())
@@ -204,8 +226,8 @@ func (m *mountable) openPath(c *console, path string, o mount.Options) (err erro
 }
 
 func (m *mountable) openStored(c *console, spec string, o mount.Options) (err error) {
-	if m.store, err = c.readStore(); err != nil {
-		return err
+	if m.store, err = store.OpenToMount(c.store, store.OpenOptions{Waiting: c.tellWaiting}); err != nil {
+		return c.noStore(err)
 	}
 	if m.dirs, err = mount.OpenObjects(o.Basedirs...); err != nil {
 		return err

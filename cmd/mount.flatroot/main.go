@@ -132,9 +132,10 @@ func runMount(ctx context.Context, c *command, stdout io.Writer, say func(string
 	if c.fake {
 		return c.printPlan(p, stdout)
 	}
-	if err := do(ctx, p, c); err != nil {
+	if err := w.recorded(func() error { return do(ctx, p, c) }); err != nil {
 		return err
 	}
+	w.Close() // its lock would keep a collection of garbage waiting
 	c.report(p, say)
 	if !c.foreground || p.Service == nil {
 		return nil

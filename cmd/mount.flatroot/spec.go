@@ -17,12 +17,31 @@ type wanted struct {
 	digest  fsverity.Digest // zero: none expected
 	objects []*os.File
 	closers []io.Closer // all of the above, and a store's lock
+	// record keeps a collection of garbage away from what is mounted; undo takes that
+	// back. Nil: it is from no store.
+	record func() (undo func(), err error)
 }
 
 func (w *wanted) Close() {
 	for _, c := range w.closers {
 		c.Close()
 	}
+	w.closers = nil
+}
+
+// recorded mounts with a record of it, if it is from a store.
+func (w *wanted) recorded(mount func() error) error {
+	if w.record == nil {
+		return mount()
+	}
+	undo, err := w.record()
+	if err != nil {
+		return err
+	}
+	if err = mount(); err != nil {
+		undo()
+	}
+	return err
 }
 
 // request is what the options make of it. What they name is the request's to

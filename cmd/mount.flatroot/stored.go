@@ -13,7 +13,7 @@ import (
 // open, and its lock keeps a collection of garbage away until the mount is there.
 func (w *wanted) openStored(c *command, waiting func(who string)) error {
 	dir := storeDir(c.options.Store)
-	s, err := store.Open(dir, store.OpenOptions{ReadOnly: true, Waiting: waiting})
+	s, err := store.OpenToMount(dir, store.OpenOptions{Waiting: waiting})
 	if err != nil {
 		return err
 	}
@@ -34,6 +34,7 @@ func (w *wanted) openStored(c *command, waiting func(who string)) error {
 	}
 	w.setImage(image)
 	w.objects = append(w.objects, s.ObjectsDir()) // not nil: it has the image
+	w.record = func() (func(), error) { return s.RecordMount(d) }
 	return nil
 }
 
