@@ -27,6 +27,8 @@ type layerJob struct {
 	stream  *stream.Writer // nil: nothing is stored
 	tell    func(n int64)  // compressed bytes read, for progress
 	abort   func()         // ends the reading of the blob, which may be waiting for a network; may be nil
+	tee     io.Writer      // gets the tar; may be nil
+	forget  bool           // the entries are not wanted
 }
 
 // layerResult is what came of it. Nothing in it has been compared with what the layer claims to be.
@@ -112,6 +114,9 @@ const largeAtOnce = 2
 const inlineMax = 32 << 10
 
 func (c *cutter) entry(e *Entry) error {
+	if c.job.forget {
+		return nil
+	}
 	return c.job.bounds.keep(c.log.add(e))
 }
 
@@ -130,6 +135,11 @@ func (c *cutter) fill() error {
 			c.diff.Write(next.b)
 		}
 		c.cur, c.rest = next, next.b
+		if c.job.tee != nil {
+			if _, err := c.job.tee.Write(next.b); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

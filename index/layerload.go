@@ -18,7 +18,7 @@ import (
 )
 
 // LayerEntry is the name under which a store has the stream of a layer.
-func LayerEntry(d oci.DiffID) string { return "oci-layer-" + d.String() }
+func LayerEntry(d oci.DiffID) string { return layerPrefix + d.String() }
 
 // storedLayer is a layer stream of a store.
 type storedLayer struct {

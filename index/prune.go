@@ -14,7 +14,7 @@ func PruneNotes(s *store.Store, gone func(entry string) bool, dry bool) (int, er
 		_, err := s.Entry(store.Streams, entry)
 		return err == nil && !gone(entry)
 	}
-	layer := func(diffID string) bool { return has("oci-layer-" + diffID) }
+	layer := func(diffID string) bool { return has(layerPrefix + diffID) }
 	total := 0
 	for _, n := range []struct {
 		where string

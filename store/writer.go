@@ -73,6 +73,14 @@ func (w *ObjectWriter) grow(n int64) error {
 // Size is the number of bytes so far.
 func (w *ObjectWriter) Size() int64 { return w.size }
 
+// Sum is the digest of what was written so far; writing may go on.
+func (w *ObjectWriter) Sum() fsverity.Digest {
+	if w.h == nil {
+		return fsverity.Digest{}
+	}
+	return w.h.Sum()
+}
+
 // Commit gives the object its name and returns its digest and whether it is new.
 func (w *ObjectWriter) Commit() (fsverity.Digest, bool, error) {
 	defer w.Abort()
