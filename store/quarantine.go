@@ -10,7 +10,7 @@ import (
 
 // quarantineDir has what damaged objects were, below flatroot/, each by its digest in
 // hexadecimal: the first that was found, since what came after it is no nearer to the
-// original. A directory that was in an object's place has a suffix behind a dot.
+// original.
 const quarantineDir = "quarantine"
 
 // replaceDamaged gives a written file the name that a damaged object has. That stays
@@ -53,13 +53,17 @@ func (s *Store) keepDamaged(d fsverity.Digest, path string) error {
 	}
 	defer at.close()
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return rename(s.objects, path, at, d.String()+"."+randomSuffix())
+		return rename(s.objects, path, at, directoryName(d))
 	}
 	// Some file systems have no hard links, and the kernel refuses those to files of
 	// others. A repair does not fail for that.
 	_ = retry(func() error { return unix.Linkat(s.objects.fd, path, at.fd, d.String(), 0) })
 	return nil
 }
+
+// directoryName is what a directory is called in quarantine that was in an object's
+// place: it is none of that object's content, so it does not take its name.
+func directoryName(d fsverity.Digest) string { return d.String() + "." + randomSuffix() }
 
 // syncSub makes durable what the directory d/name has.
 func (d dir) syncSub(name string) error {
@@ -105,14 +109,13 @@ func (s *Store) quarantine(d fsverity.Digest) error {
 		return err
 	}
 	defer at.close()
-	name := d.String()
-	if _, err := at.lstat(name); err == nil {
-		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-			return s.objects.unlink(path)
-		}
-		name += "." + randomSuffix()
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return rename(s.objects, path, at, directoryName(d))
 	}
-	return rename(s.objects, path, at, name)
+	if _, err := at.lstat(d.String()); err == nil {
+		return s.objects.unlink(path)
+	}
+	return rename(s.objects, path, at, d.String())
 }
 
 // Quarantined lists what is in quarantine: the names of files below the store.
