@@ -7,8 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +29,7 @@ var probes = map[string]func() error{
 	"loop":    func() error { return probeDevice("/dev/loop-control") },
 	"fuse":    func() error { return probeDevice("/dev/fuse") },
 	"verity":  probeVerity,
+	"ptrace":  probePtrace,
 }
 
 func probe(capability string) error {
@@ -105,6 +108,30 @@ func probeDevice(path string) error {
 		return fmt.Errorf("needs %s: %w", path, err)
 	}
 	return f.Close()
+}
+
+// probePtrace starts this program as one that is traced, and ends it before it has done anything. The registers that
+// package inject changes are those of one architecture.
+func probePtrace() error {
+	if runtime.GOARCH != "amd64" {
+		return fmt.Errorf("needs amd64, this is %s", runtime.GOARCH)
+	}
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{"probe"}, &syscall.ProcAttr{Sys: &syscall.SysProcAttr{Ptrace: true}})
+	if err != nil {
+		return fmt.Errorf("needs the right to trace its own children (ptrace): %w", err)
+	}
+	return errors.Join(unix.Kill(pid, unix.SIGKILL), waitGone(pid))
+}
+
+// waitGone waits for the end of a child that has been killed. It stops once more before.
+func waitGone(pid int) error {
+	for {
+		var status unix.WaitStatus
+		_, err := unix.Wait4(pid, &status, 0, nil)
+		if err != unix.EINTR && (err != nil || !status.Stopped()) {
+			return err
+		}
+	}
 }
 
 // probeVerity asks a new file in the temporary directory for its digest: ENODATA says that fs-verity could be enabled there.

@@ -54,8 +54,10 @@ func TestNeed(t *testing.T) {
 		{peers, "1", "present", false, false},
 		{peers, "", absent, true, false},
 		{peers, "1", absent, false, true},
+		{peers, "1", "ptrace", true, false},
 		{vm, "1", absent, true, false},
 		{vm, "1", rootPrograms[0], true, false},
+		{crash, "1", absent, true, false},
 	} {
 		t.Setenv("FLATROOT_TEST", c.suite)
 		t.Setenv("FLATROOT_NO_SKIP", c.noSkip)
