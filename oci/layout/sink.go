@@ -2,7 +2,6 @@ package layout
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -71,6 +70,9 @@ func makeDir(path string) error {
 // init makes a layout of an empty directory, under the lock, so that nobody
 // finds one half made.
 func (s *Sink) init() error {
+	if err := s.sweep(); err != nil {
+		return err
+	}
 	err := checkVersion(s.root)
 	if isAbsent(err) {
 		if err = s.checkEmpty(); err == nil {
@@ -211,12 +213,10 @@ func (s *Sink) writeFile(name string, data []byte) error {
 	})
 }
 
-// create writes a file under a temporary name in the layout's own directory,
-// since blobs/ is listed by other tools, and renames it when it is on disk.
-// After an error nothing is left.
+// create writes a file under a temporary name and renames it when it is on
+// disk. After an error nothing is left.
 func (s *Sink) create(name string, write func(io.Writer) error) error {
-	tmp := ".flatroot-" + rand.Text()
-	f, err := s.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
+	f, tmp, err := s.newTmp()
 	if err != nil {
 		return err
 	}
@@ -227,14 +227,13 @@ func (s *Sink) create(name string, write func(io.Writer) error) error {
 	if err == nil {
 		err = f.Sync()
 	}
-	err = errors.Join(err, f.Close())
 	if err == nil {
 		err = s.root.Rename(tmp, name)
 	}
 	if err != nil {
-		return errors.Join(err, s.root.Remove(tmp))
+		err = errors.Join(err, s.root.Remove(tmp))
 	}
-	return nil
+	return errors.Join(err, f.Close())
 }
 
 // syncDir makes the names in a directory durable.
