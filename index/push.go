@@ -1,6 +1,7 @@
 package index
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -116,7 +117,9 @@ func (p *pusher) layer(ctx context.Context, l LayerInfo) (ocispec.Descriptor, er
 func (p *pusher) compress(ctx context.Context, d oci.DiffID, blob *os.File, tell func(int64)) (ocispec.Descriptor, error) {
 	hash := digest.SHA256.Digester()
 	count := &countWriter{}
-	z, err := compressor(p.Compression, io.MultiWriter(blob, hash.Hash(), count))
+	// Compressors write what they have in small pieces.
+	buffer := bufio.NewWriterSize(blob, 128<<10)
+	z, err := compressor(p.Compression, io.MultiWriter(buffer, hash.Hash(), count))
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -124,6 +127,9 @@ func (p *pusher) compress(ctx context.Context, d oci.DiffID, blob *os.File, tell
 		return ocispec.Descriptor{}, err
 	}
 	if err := z.Close(); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if err := buffer.Flush(); err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	return ocispec.Descriptor{MediaType: p.layerType(), Digest: hash.Digest(), Size: count.n}, nil
