@@ -10,7 +10,7 @@
 //
 // The kernel does the stopping: a seccomp filter, which programs hand on to their children, has each call of the table
 // reported to a tracer (ptrace) before it is carried out. Calls that are no calls go unseen: stores to a shared mapping, and
-// io_uring, which is therefore refused with ENOSYS.
+// io_uring, which is therefore refused with ENOSYS. Nor can a program be traced whose processes leave its process group.
 //
 // Invariants: every call is counted once, unless a signal interrupts it and the kernel starts it again; a program that is killed at call N has not carried out N, and all threads were
 // given leave for the calls before it; a Run leaves no process behind, whatever happens to it or to the caller.

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tracer is one run. All that ptrace does has to come from one thread; its children, and only they, are what that thread
-// waits for, so that any number of runs may go on at once.
+// tracer is one run. All that ptrace does has to come from one thread. The program is a process group of its own, which is
+// all that is waited for, so that any number of runs may go on at once.
 type tracer struct {
 	fault   Fault
 	options Options
@@ -92,14 +92,14 @@ func (t *tracer) start(argv []string, stdout, stderr *os.File) error {
 		Dir:   t.options.Dir,
 		Env:   append(append(os.Environ(), t.options.Env...), launchVariable+"=1"),
 		Files: []uintptr{null.Fd(), stdout.Fd(), stderr.Fd()},
-		Sys:   &syscall.SysProcAttr{Ptrace: true},
+		Sys:   &syscall.SysProcAttr{Ptrace: true, Setpgid: true},
 	})
 	if err != nil {
 		return err
 	}
 	t.known, t.alive = map[int]bool{t.main: true}, map[int]bool{t.main: true}
 	var status unix.WaitStatus
-	if _, err := t.wait(t.main, &status); err != nil || !status.Stopped() {
+	if _, err := t.wait(&status); err != nil || !status.Stopped() {
 		return fmt.Errorf("the launcher didn't stop: %v, status %#x", err, status)
 	}
 	const options = unix.PTRACE_O_EXITKILL | unix.PTRACE_O_TRACESECCOMP | unix.PTRACE_O_TRACECLONE |
@@ -111,10 +111,10 @@ func (t *tracer) start(argv []string, stdout, stderr *os.File) error {
 	return unix.PtraceCont(t.main, 0)
 }
 
-// wait waits for a child of this thread, of whatever kind; -1: for any.
-func (t *tracer) wait(pid int, status *unix.WaitStatus) (int, error) {
+// wait waits for any process or thread of the group.
+func (t *tracer) wait(status *unix.WaitStatus) (int, error) {
 	for {
-		pid, err := unix.Wait4(pid, status, unix.WALL|unix.WNOTHREAD, nil)
+		pid, err := unix.Wait4(-t.main, status, unix.WALL, nil)
 		if err != unix.EINTR {
 			return pid, err
 		}
@@ -125,7 +125,7 @@ func (t *tracer) wait(pid int, status *unix.WaitStatus) (int, error) {
 func (t *tracer) loop() error {
 	for {
 		var status unix.WaitStatus
-		pid, err := t.wait(-1, &status)
+		pid, err := t.wait(&status)
 		if err == unix.ECHILD {
 			return nil
 		}

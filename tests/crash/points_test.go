@@ -1,0 +1,105 @@
+//go:build amd64
+
+package crash
+
+import (
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/flatroot/flatroot/tests/crash/inject"
+	"github.com/flatroot/flatroot/tests/testenv"
+)
+
+// mode is a kind of fault.
+type mode struct {
+	name  string
+	fault inject.Fault
+}
+
+var modes = []mode{
+	{"kill", inject.Fault{Kind: inject.Kill}},
+	{"ENOSPC", inject.Fault{Kind: inject.Fail, Errno: unix.ENOSPC}},
+	{"EIO", inject.Fault{Kind: inject.Fail, Errno: unix.EIO}},
+	{"EDQUOT", inject.Fault{Kind: inject.Fail, Errno: unix.EDQUOT}},
+	{"EINTR", inject.Fault{Kind: inject.Fail, Errno: unix.EINTR}},
+	{"EINTR*3", inject.Fault{Kind: inject.Fail, Errno: unix.EINTR, Times: 3}},
+	{"short", inject.Fault{Kind: inject.Short}},
+}
+
+// earlyEnds is how many runs in a row have to end before the N-th call until there is none.
+const earlyEnds = 3
+
+func TestPoints(t *testing.T) {
+	testenv.Need(t, "ptrace")
+	makeInputs(t)
+	for _, s := range scenarios() {
+		t.Run(s.name, func(t *testing.T) {
+			tpl := prepare(t, s)
+			if *onePoint != "" {
+				f, err := inject.ParseFault(*onePoint)
+				must(t, err)
+				tpl.one(t, f)
+				return
+			}
+			for _, m := range modes {
+				t.Run(m.name, func(t *testing.T) { tpl.sweep(t, m.fault, 1) })
+			}
+		})
+	}
+}
+
+func (tpl *template) one(t *testing.T, f inject.Fault) {
+	dir := filepath.Join(scratch, "point")
+	struck, err := tpl.try(dir, f)
+	if !struck {
+		t.Error("the command ended before that call")
+	}
+	if err != nil {
+		t.Errorf("%v\n\tthe directory is %s", err, dir)
+	}
+}
+
+// sweep tries every step-th point, several at once.
+func (tpl *template) sweep(t *testing.T, f inject.Fault, step int) {
+	start := time.Now()
+	var next, points, failed, early atomic.Int64
+	var wg sync.WaitGroup
+	for range runtime.NumCPU() {
+		wg.Go(func() {
+			for early.Load() < earlyEnds && failed.Load() < maxFailures {
+				n := int(next.Add(1)-1)*step + 1
+				at := f
+				at.N = n
+				struck, err := tpl.try(filepath.Join(scratch, dirFor.Replace(tpl.name+" "+at.String())), at)
+				if err != nil {
+					failed.Add(1)
+					t.Error(err)
+				}
+				if struck {
+					points.Add(1)
+					early.Store(0)
+				} else {
+					early.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d points in %.1f s", points.Load(), time.Since(start).Seconds())
+	if points.Load() == 0 && f.Kind == inject.Kill {
+		t.Error("no point at all")
+	}
+}
+
+// dirFor makes a directory's name: a reference to a layout can't have a colon in its path.
+var dirFor = strings.NewReplacer(" ", "-", ":", "-", "*", "x")
+
+// maxFailures ends a sweep: more would say nothing new.
+const maxFailures = 5
