@@ -1,0 +1,133 @@
+// Package powercut cuts the power: it records what file systems tell their disk while the program flatroot works on a store,
+// and looks at what a cut at any moment would have left of it.
+//
+// The words: the disk is a file of a FUSE server in this process, with a loop device over it and ext4, XFS or btrfs on that.
+// Its recording is the list of its events in the disk's own order: writes, flushes, and marks, which say that a command has
+// announced success. A state is what the disk may hold after a cut: all that was written up to the last flush before it,
+// and of later writes all, or some in their order, the last one perhaps torn at a sector. Each state is mounted as a disk of
+// its own, which replays the journal, and is checked.
+//
+// What is assumed of a disk: a write that it had finished before it was told to flush is there after the flush; sectors of
+// 512 bytes are written as a whole.
+package powercut
+
+import (
+	"errors"
+	"flag"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/flatroot/flatroot/tests/testenv"
+)
+
+func TestMain(m *testing.M) {
+	if code, done := testenv.InOwnMounts(); done {
+		os.Exit(code)
+	}
+	os.Exit(m.Run())
+}
+
+var seed = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the choice of states")
+
+func need(t *testing.T) {
+	t.Helper()
+	testenv.Need(t, "root", "mount", "fuse", "loop", "mkfs.ext4", "mkfs.xfs", "mkfs.btrfs")
+}
+
+// pick is one number in CI and another one in the nightly run.
+func pick(ci, nightly int) int {
+	if testenv.Nightly() {
+		return nightly
+	}
+	return ci
+}
+
+// forEach runs a test on each file system, all at once: most of their time they wait for one another's disks.
+func forEach(t *testing.T, test func(t *testing.T, r *rig)) {
+	need(t)
+	for _, f := range filesystems {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			test(t, newRig(t, f))
+		})
+	}
+}
+
+// rig is a server, and a place to mount the file systems on its disks.
+type rig struct {
+	filesystem
+	*server
+	at string // where the file system is mounted
+}
+
+func newRig(t *testing.T, f filesystem) *rig {
+	t.Helper()
+	s, err := serve(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.close(); err != nil {
+			t.Errorf("end the server of disks: %v", err)
+		}
+	})
+	return &rig{f, s, t.TempDir()}
+}
+
+// record makes a file system and records what work does to it.
+func (r *rig) record(t *testing.T, work func(dir string, mark func())) *recording {
+	t.Helper()
+	d := newDisk(newBlocks(r.size))
+	file := r.add("recorded", d)
+	defer r.remove("recorded")
+	if err := r.format(file); err != nil {
+		t.Fatal(err)
+	}
+	d.record()
+	m, err := r.mount(file, r.at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := m.unmount(); err != nil {
+			t.Error(err)
+		}
+	}()
+	work(r.at, d.mark)
+	return d.recorded()
+}
+
+func (r *rig) format(file string) error {
+	l, err := attach(file)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	return r.make(l.Name())
+}
+
+// tryAll tries n states of a recording.
+func (r *rig) tryAll(t *testing.T, rec *recording, n int, check func(s state, dir string)) {
+	t.Helper()
+	states := rec.states(n, *seed)
+	b := rec.builder()
+	for _, s := range states {
+		if err := r.try(b.build(s), s, check); err != nil {
+			t.Errorf("%v: %v", s, err)
+		}
+	}
+}
+
+// try mounts a state, has it checked, and takes it away. The error is about the file system.
+func (r *rig) try(b *blocks, s state, check func(s state, dir string)) (err error) {
+	const name = "state"
+	m, err := r.mount(r.add(name, newDisk(b)), r.at)
+	defer r.remove(name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.unmount()) }()
+	check(s, r.at)
+	return nil
+}
