@@ -14,7 +14,10 @@ package powercut
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -25,7 +28,29 @@ func TestMain(m *testing.M) {
 	if code, done := testenv.InOwnMounts(); done {
 		os.Exit(code)
 	}
-	os.Exit(m.Run())
+	os.Exit(run(m))
+}
+
+// program is the path of flatroot, which is built where it can be tested.
+var program string
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "powercut")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	defer os.RemoveAll(dir)
+	if ok, _ := testenv.Condition("mount"); ok {
+		program = filepath.Join(dir, "flatroot")
+		build := exec.Command("go", "build", "-o", program, "../../cmd/flatroot")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if text, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "build flatroot: %v: %s", err, text)
+			return 2
+		}
+	}
+	return m.Run()
 }
 
 var seed = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the choice of states")

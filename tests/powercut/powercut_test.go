@@ -1,0 +1,210 @@
+package powercut
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"testing"
+
+	"github.com/flatroot/flatroot/fsverity"
+	"github.com/flatroot/flatroot/index"
+	"github.com/flatroot/flatroot/store"
+)
+
+// history is a recording of the workload, and what was announced at each of its marks; promises[0] is before the first.
+type history struct {
+	*recording
+	promises []promise
+	sizes    map[fsverity.Digest]int64 // of all objects that there ever were
+}
+
+// figures count states.
+type figures struct {
+	states, mounts, corrupt, lost, next int
+	torn, rightSize                     int // unreferenced objects, not states
+}
+
+func (f figures) String() string {
+	return fmt.Sprintf("%d states: %d with corrupt objects, %d with announced ones lost, %d that could not be mounted, "+
+		"%d in which the next command failed; %d torn objects that nothing refers to, %d of them of the right size",
+		f.states, f.corrupt, f.lost, f.mounts, f.next, f.torn, f.rightSize)
+}
+
+// Nothing that flatroot has announced is lost or damaged by a power cut, and it goes on afterwards.
+func TestPowerCut(t *testing.T) {
+	need(t)
+	dir := sources(t)
+	forEach(t, func(t *testing.T, r *rig) {
+		w := world{at: r.at, sources: dir}
+		h := perform(t, r, w)
+		var f figures
+		r.tryAll(t, h.recording, pick(100, 1000), func(s state, _ string) {
+			f.states++
+			if err := examine(w, h, s, &f); err != nil {
+				t.Errorf("%v during %s: %v", s, stepName(h.marks(s)), err)
+			}
+		})
+		t.Logf("%s: %d events, %v", r.name, len(h.events), f)
+	})
+}
+
+func stepName(marks int) string {
+	if marks < len(steps) {
+		return steps[marks].name
+	}
+	return "nothing"
+}
+
+// perform carries the workload out and records it.
+func perform(t *testing.T, r *rig, w world) *history {
+	t.Helper()
+	h := &history{promises: []promise{{}}, sizes: map[fsverity.Digest]int64{}}
+	h.recording = r.record(t, func(dir string, mark func()) {
+		stop, err := neighbour(r.filesystem, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+		}()
+		for i, s := range steps {
+			p, err := s.run(w, h.promises[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			mark()
+			h.promises = append(h.promises, p)
+			if err := h.note(w); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	return h
+}
+
+// note notes the sizes of the objects that there are now.
+func (h *history) note(w world) error {
+	s, err := store.Open(w.store(), store.OpenOptions{ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	for o, err := range s.Objects() {
+		if err != nil {
+			return err
+		}
+		h.sizes[o.Digest] = o.Size
+	}
+	return nil
+}
+
+// examine looks at a state: first at all that is there, then at whether flatroot goes on from there.
+func examine(w world, h *history, s state, f *figures) error {
+	n := h.marks(s)
+	now, next := h.promises[n], h.promises[min(n+1, len(steps))]
+	if err := look(w, h, now, next, f); err != nil {
+		return err
+	}
+	if err := resume(w, s, n, now, next); err != nil {
+		f.next++
+		return err
+	}
+	return nil
+}
+
+func look(w world, h *history, now, next promise, f *figures) error {
+	if err := w.pushed(now); err != nil {
+		f.lost++
+		return err
+	}
+	s, err := store.Open(w.store(), store.OpenOptions{ReadOnly: true})
+	if err != nil {
+		if now.Store {
+			f.lost++
+			return err
+		}
+		return nil
+	}
+	defer s.Close()
+	held, err := hold(s)
+	if err == nil && len(held.corrupt) > 0 {
+		f.corrupt++
+		return fmt.Errorf("%d objects corrupt, such as %v", len(held.corrupt), held.corrupt[0])
+	}
+	if err == nil && len(held.missing) > 0 {
+		err = fmt.Errorf("%d objects missing, such as %v", len(held.missing), held.missing[0])
+	}
+	if err == nil {
+		err = w.names(s, now, next)
+	}
+	if err != nil {
+		f.lost++
+		return err
+	}
+	torn, rightSize := held.unreferenced(h.sizes)
+	f.torn, f.rightSize = f.torn+torn, f.rightSize+rightSize
+	return nil
+}
+
+// resume goes on: with the command that was cut, or that would have been next, then with another pull of what is there. In
+// half of the states fsck is first, which notes what is damaged; in the others pulls have to notice it themselves.
+func resume(w world, s state, n int, now, next promise) error {
+	if s.seed%2 == 0 && now.Store {
+		if err := w.fsck(false); err != nil {
+			return err
+		}
+	}
+	if n < len(steps) {
+		if err := again(w, steps[n], now, next); err != nil {
+			return err
+		}
+	}
+	if web := next.Names["web"]; web != "" {
+		for _, tag := range []string{"v1", "v2"} {
+			got, err := w.flatroot("pull", w.source(tag), "--name", tag)
+			if err != nil {
+				return err
+			}
+			next = next.with(tag, got)
+		}
+		if web != next.Names["v1"] && web != next.Names["v2"] {
+			return fmt.Errorf("pulled again, the image is %q or %q, not %q", next.Names["v1"], next.Names["v2"], web)
+		}
+	}
+	if _, err := w.flatroot("gc"); err != nil {
+		return err
+	}
+	return w.fsck(true)
+}
+
+// again repeats the step during which the power was cut.
+func again(w world, s step, now, next promise) error {
+	if s.name == "rm" {
+		if gone, err := isGone(w, "old"); gone || err != nil {
+			return err
+		}
+	}
+	got, err := s.run(w, now)
+	if err != nil {
+		return err
+	}
+	if !maps.Equal(got.Names, next.Names) {
+		return fmt.Errorf("%s gives %v, not %v", s.name, got.Names, next.Names)
+	}
+	return w.pushed(next)
+}
+
+func isGone(w world, name string) (bool, error) {
+	s, err := store.Open(w.store(), store.OpenOptions{ReadOnly: true})
+	if err != nil {
+		return false, err
+	}
+	defer s.Close()
+	_, err = index.Find(s, name)
+	if errors.Is(err, index.ErrNoImage) {
+		return true, nil
+	}
+	return false, err
+}
