@@ -69,8 +69,16 @@ const (
 
 // examine looks at what has the object's name. Where fs-verity is wanted it also
 // has to have that, and gets it if it has not; else the length has to do, and fsck
-// reads the rest and notes what it finds.
+// reads the rest and notes what it finds. After a crash the content is read: see doubt.
 func (s *Store) examine(d fsverity.Digest, path string, size int64) (presence, error) {
+	have, err := s.glance(d, path, size)
+	if err != nil || have != objectWhole {
+		return have, err
+	}
+	return s.doubt(d)
+}
+
+func (s *Store) glance(d fsverity.Digest, path string, size int64) (presence, error) {
 	st, err := s.objects.lstat(path)
 	switch {
 	case err == unix.ENOENT:

@@ -20,7 +20,8 @@
 //     as damaged is replaced as a whole, and what it was goes to flatroot/quarantine.
 //   - Objects, then entries, then refs: Sync between objects and the first entry
 //     that needs them makes a crash harmless. Links are not synced one by one; after
-//     a crash the last ones may be missing, but not wrong.
+//     a crash the last ones may be missing, but not wrong. Objects that no entry leads
+//     to may be torn then: whoever puts one again reads it first (see doubt).
 //   - An entry that exists is adopted, not changed, since other streams name what it
 //     points at by ID; refs are renamed into place.
 //   - Unfinished files have no name or, as symlinks and files of bad file systems
@@ -72,6 +73,7 @@ type Store struct {
 	kernel   verityOps
 	noVerity atomic.Bool // enabling it was tried and is not possible here
 	mark     mark
+	crash    crash
 	hashers  sync.Pool
 	bad      badObjects
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/flatroot/flatroot/fsverity"
 	"golang.org/x/sys/unix"
 )
 
@@ -100,4 +101,31 @@ func (s *Store) isGone(name string) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// crash is whether a writer had died before this Store first looked.
+type crash struct {
+	once sync.Once
+	seen bool
+	err  error
+}
+
+// doubt reads an object that looks whole, if a writer's mark was left. That writer may
+// have been cut off from power: a file system that had its journal written may then
+// have an object's name and length, and zeros for its content. What an entry leads to
+// was made durable before, but that is not known of a single object.
+func (s *Store) doubt(d fsverity.Digest) (presence, error) {
+	s.crash.once.Do(func() {
+		var marks []string
+		marks, s.crash.err = s.uncleanMarks()
+		s.crash.seen = len(marks) > 0
+	})
+	if s.crash.err != nil || !s.crash.seen {
+		return objectWhole, s.crash.err
+	}
+	c, err := s.CheckObject(d, CheckOptions{Read: true})
+	if err == nil && c.Content != nil {
+		return objectDamaged, nil
+	}
+	return objectWhole, err
 }
