@@ -15,6 +15,7 @@ import (
 	"github.com/flatroot/flatroot/oci"
 	"github.com/flatroot/flatroot/store"
 	"github.com/flatroot/flatroot/store/stream"
+	"github.com/flatroot/flatroot/tests/testenv"
 )
 
 func digestOf(b []byte) digest.Digest { return digest.FromBytes(b) }
@@ -335,8 +336,16 @@ func (w *world) wholeImages(i worldImage) map[string][]string {
 	return hits
 }
 
+// thorough tells whether to do what takes a minute: in one suite of those that run at every change.
+func thorough() bool { return testenv.Nightly() || os.Getenv("FLATROOT_TEST") == "root" }
+
 // seeds is how many stores each class of damage is tried on.
-func seeds() uint64 { return 20 }
+func seeds() uint64 {
+	if thorough() {
+		return 20
+	}
+	return 3
+}
 
 func TestDamage(t *testing.T) {
 	for _, d := range damages {
@@ -392,7 +401,11 @@ func (w *world) expect(seed uint64, want finding, r *fsck.Report) {
 
 // TestHealthy: a store in order has neither problems nor remarks.
 func TestHealthy(t *testing.T) {
-	for seed := range uint64(100) {
+	stores := uint64(10)
+	if thorough() {
+		stores = 100
+	}
+	for seed := range stores {
 		w := newWorld(t, seed)
 		for _, o := range []fsck.Options{{}, {Quick: true}, {VerifyTars: true}, {Names: []string{"image0"}}} {
 			if r := w.check(o); len(r.Problems) > 0 || r.Unreferenced > 0 || r.CheckedObjects == 0 {

@@ -352,7 +352,10 @@ func (g *graphWorld) collect(what string, o store.GCOptions) {
 
 // TestGCModel: what is removed is what the rules say, on random stores, whichever way it is found.
 func TestGCModel(t *testing.T) {
-	n := uint64(100)
+	n := uint64(20)
+	if thorough() {
+		n = 100
+	}
 	if testenv.Nightly() {
 		n = 10000
 	}
