@@ -50,6 +50,7 @@ func bitsWorld(t testing.TB, sizes ...int) (*graphWorld, fsverity.Digest, []fsve
 	g.link(store.Images, image.String(), image)
 	w.must(w.s.SetRef(store.Images, "image", image.String()))
 	// Nothing has to be noted of what is put right again at once.
+	w.must(w.s.Settled())
 	w.must(w.s.Close())
 	w.s, err = store.Open(path, store.OpenOptions{ReadOnly: true})
 	w.must(err)
