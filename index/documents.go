@@ -64,13 +64,17 @@ func putDocument(s *store.Store, t stream.ContentType, entry string, raw []byte,
 	if _, err := s.PutObject(object, raw); err != nil {
 		return id, err
 	}
+	return putDocumentStream(s, t, object, int64(len(raw)), refs)
+}
+
+func putDocumentStream(s *store.Store, t stream.ContentType, object fsverity.Digest, size int64, refs []stream.NamedRef) (fsverity.Digest, error) {
 	return putStream(s, t, func(w *stream.Writer) error {
 		for _, r := range refs {
 			if err := w.NamedRef(r.Name, r.ID); err != nil {
 				return err
 			}
 		}
-		return w.External(object, int64(len(raw)))
+		return w.External(object, size)
 	})
 }
 
@@ -144,60 +148,16 @@ func (d *documents) name(s *store.Store) error {
 
 // renameConfig rewrites the other manifests that name a config whose stream has changed.
 func renameConfig(s *store.Store, d *documents) error {
-	ref := stream.NamedRef{Name: stream.ConfigPrefix + d.config.String(), ID: d.configID}
-	moved := map[string]fsverity.Digest{}
-	for e, err := range s.Entries(store.Streams) {
-		if err != nil {
-			return err
-		}
-		if !strings.HasPrefix(e.Name, manifestEntry("")) || e.Name == manifestEntry(d.manifest) {
-			continue
-		}
-		id, err := moveManifest(s, e.Digest, ref)
-		if err != nil {
-			return fmt.Errorf("rewrite %s: %w", e.Name, err)
-		}
-		if id != e.Digest {
-			moved[e.Name] = id
-		}
-	}
-	if len(moved) == 0 {
-		return nil
-	}
-	if err := s.Sync(); err != nil {
+	r := &rewriting{s: s, want: map[string]fsverity.Digest{stream.ConfigPrefix + d.config.String(): d.configID}}
+	manifests, err := r.documents(manifestEntry(""))
+	if err != nil {
 		return err
 	}
-	for name, id := range moved {
-		if err := s.Relink(store.Streams, name, id); err != nil {
-			return err
-		}
+	delete(manifests, d.manifest.String())
+	if err := r.manifests(manifests); err != nil {
+		return err
 	}
-	return nil
-}
-
-// moveManifest is a manifest's stream with another stream for its config, if it names that.
-func moveManifest(s *store.Store, id fsverity.Digest, config stream.NamedRef) (fsverity.Digest, error) {
-	refs, err := streamRefs(s, id)
-	if err != nil {
-		return id, err
-	}
-	i := slices.IndexFunc(refs, func(r stream.NamedRef) bool { return r.Name == config.Name })
-	if i < 0 || refs[i] == config {
-		return id, nil
-	}
-	refs[i] = config
-	raw, err := readDocument(s, id)
-	if err != nil {
-		return id, err
-	}
-	return putStream(s, stream.OCIManifest, func(w *stream.Writer) error {
-		for _, r := range refs {
-			if err := w.NamedRef(r.Name, r.ID); err != nil {
-				return err
-			}
-		}
-		return w.External(fsverity.Sum(s.Algorithm(), raw), int64(len(raw)))
-	})
+	return r.name()
 }
 
 // readDocument reads the JSON that a config or manifest stream holds.

@@ -51,13 +51,13 @@ func fastStore(t testing.TB, a fsverity.Algorithm) *store.Store {
 
 // hurtText is a layer with files of all sizes that matter, sparseText one with sparse files, wholeText one that is stored whole.
 const (
-	hurtText = `dir usr
+	hurtText = `dir usr 0750 mtime=5
 		file usr/inline data=x
 		file usr/first size=100 fill=first
 		file usr/second size=5000 fill=second
 		file usr/huge size=1500000 fill=huge
 		file usr/last size=300 fill=last`
-	sparseText = "dir var\nsparse var/holes 200000 0:" + longWord + " 100000:" + longWord + "\nsparse-1.0 var/tail 5000000 17:" + longWord + "\nsparse var/short 3000 0:tiny"
+	sparseText = "dir var\nsparse var/holes 200000 0:" + longWord + " 100000:" + longWord + "\nsparse-1.0 var/tail 500000 17:" + longWord + "\nsparse var/short 3000 0:tiny"
 	wholeText  = "dir opt size=4096\nfile opt/first size=100 fill=first\nfile opt/own size=70000 fill=own"
 	longWord   = "0123456789012345678901234567890123456789012345678901234567890123456789"
 )

@@ -1,0 +1,288 @@
+package index
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/flatroot/flatroot/fsverity"
+	"github.com/flatroot/flatroot/oci"
+	"github.com/flatroot/flatroot/store"
+	"github.com/flatroot/flatroot/store/stream"
+)
+
+// RestoreDocument makes the stream of a config or manifest anew, or the JSON that it holds, and its entry. find gives the
+// document of a digest where the store's own stream doesn't: from a source, or DocumentInObjects. What it refers to has to be
+// there: layers by their entries, and of a manifest the config by its entry. References of a stream that can still be read
+// are kept; else those to images are found by making them, with w. Of a config that gets another stream the manifests are
+// rewritten. All is durable in the end.
+func RestoreDocument(ctx context.Context, s *store.Store, entry string, find func(digest.Digest) ([]byte, error), w ImageWriter) error {
+	if err := restoreDocument(ctx, s, entry, find, w); err != nil {
+		return fmt.Errorf("restore %s: %w", entry, err)
+	}
+	return nil
+}
+
+func restoreDocument(ctx context.Context, s *store.Store, entry string, find func(digest.Digest) ([]byte, error), w ImageWriter) error {
+	r := &documentRestoring{s: s, entry: entry, image: w}
+	var ok bool
+	if r.digest, ok = cutDigest(entry, configEntry("")); ok {
+		r.kind = stream.OCIConfig
+	} else if r.digest, ok = cutDigest(entry, manifestEntry("")); ok {
+		r.kind = stream.OCIManifest
+	} else {
+		return errors.New("that is neither a config's entry nor a manifest's")
+	}
+	unlock, err := s.LockEntries(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := r.readOld(); err != nil {
+		return err
+	}
+	if err := r.findJSON(find); err != nil {
+		return err
+	}
+	if err := r.findRefs(ctx); err != nil {
+		return err
+	}
+	return r.write()
+}
+
+func cutDigest(entry, prefix string) (digest.Digest, bool) {
+	d, ok := strings.CutPrefix(entry, prefix)
+	return digest.Digest(d), ok && oci.CheckDigest(digest.Digest(d)) == nil
+}
+
+// documentRestoring is the work on one document.
+type documentRestoring struct {
+	s      *store.Store
+	entry  string
+	digest digest.Digest
+	kind   stream.ContentType
+	image  ImageWriter
+
+	linked fsverity.Digest // what the entry leads to; zero: nothing
+	old    *document       // the first of the streams that are named for it which can be read; nil: none
+	raw    []byte
+	refs   []stream.NamedRef
+}
+
+// readOld reads the streams that are named for the document, and notes which of them are damaged.
+func (r *documentRestoring) readOld() error {
+	var ids []fsverity.Digest
+	if id, err := r.s.Entry(store.Streams, r.entry); err == nil {
+		r.linked = id
+		ids = append(ids, id)
+	}
+	if r.kind == stream.OCIConfig {
+		manifests, err := (&rewriting{s: r.s}).documents(manifestEntry(""))
+		if err != nil {
+			return err
+		}
+		ids = append(ids, namedBy(manifests, stream.ConfigPrefix+r.digest.String())...)
+	}
+	for _, id := range ids {
+		if err := markRotten(r.s, id); err != nil {
+			return err
+		}
+		if bad, err := r.s.IsBad(id); bad || err != nil {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		refs, err := streamRefs(r.s, id)
+		if err != nil && !isDamage(err) {
+			return err
+		}
+		if err == nil && r.old == nil {
+			r.old = &document{id, refs}
+		}
+	}
+	return nil
+}
+
+// findJSON takes the document from the old stream, or from where find has it.
+func (r *documentRestoring) findJSON(find func(digest.Digest) ([]byte, error)) error {
+	if r.old != nil {
+		raw, err := readDocument(r.s, r.old.id)
+		if err == nil && digest.FromBytes(raw) == r.digest {
+			r.raw = raw
+			return nil
+		}
+		if err != nil && !isDamage(err) {
+			return err
+		}
+	}
+	raw, err := find(r.digest)
+	if err != nil {
+		return err
+	}
+	if got := digest.FromBytes(raw); got != r.digest {
+		return &oci.DigestError{What: "document", Want: r.digest, Got: got}
+	}
+	r.raw = raw
+	return nil
+}
+
+// findRefs finds what the document has to refer to.
+func (r *documentRestoring) findRefs(ctx context.Context) error {
+	var old []stream.NamedRef
+	if r.old != nil {
+		old = r.old.refs
+	}
+	var err error
+	if r.kind == stream.OCIConfig {
+		r.refs, err = r.configRefs(ctx, old)
+	} else {
+		r.refs, err = r.manifestRefs()
+	}
+	if err == nil {
+		r.refs = mergeRefs(old, r.refs)
+	}
+	return err
+}
+
+func (r *documentRestoring) configRefs(ctx context.Context, old []stream.NamedRef) ([]stream.NamedRef, error) {
+	c, err := oci.ParseConfig(r.raw)
+	if err != nil {
+		return nil, err
+	}
+	var refs []stream.NamedRef
+	var layers []StoredLayer
+	for _, d := range c.DiffIDs {
+		id, err := r.s.Entry(store.Streams, LayerEntry(d))
+		if err != nil {
+			return nil, fmt.Errorf("its layer %s has to be restored first: %w", d, err)
+		}
+		layers = append(layers, StoredLayer{d, id})
+		if ref := (stream.NamedRef{Name: d.String(), ID: id}); !slices.Contains(refs, ref) {
+			refs = append(refs, ref)
+		}
+	}
+	if slices.ContainsFunc(old, func(r stream.NamedRef) bool { return IsImageName(r.Name) }) {
+		return refs, nil
+	}
+	images, err := imageRefs(ctx, r.s, layers, r.image)
+	return append(refs, images...), err
+}
+
+// manifestRefs are the config and what that refers to of layers.
+func (r *documentRestoring) manifestRefs() ([]stream.NamedRef, error) {
+	doc, err := oci.ParseDocument(r.raw, "")
+	if err != nil {
+		return nil, err
+	}
+	if doc.IsIndex() {
+		return nil, errors.New("it is an image index, no manifest")
+	}
+	config := doc.Config.Digest
+	id, old, err := entryRefs(r.s, configEntry(config))
+	if err != nil {
+		return nil, fmt.Errorf("its config has to be restored first: %w", err)
+	}
+	refs := []stream.NamedRef{{Name: stream.ConfigPrefix + config.String(), ID: id}}
+	for _, o := range old {
+		if oci.CheckDigest(digest.Digest(o.Name)) == nil {
+			refs = append(refs, o)
+		}
+	}
+	return refs, nil
+}
+
+// write stores the document and points its entry, and whatever refers to it, at the stream.
+func (r *documentRestoring) write() error {
+	object := fsverity.Sum(r.s.Algorithm(), r.raw)
+	if err := markRotten(r.s, object); err != nil {
+		return err
+	}
+	if _, err := r.s.PutObject(object, r.raw); err != nil {
+		return err
+	}
+	id, err := r.stream(object)
+	if err != nil {
+		return err
+	}
+	if err := r.s.Sync(); err != nil {
+		return err
+	}
+	if id != r.linked {
+		if err := r.s.Relink(store.Streams, r.entry, id); err != nil {
+			return err
+		}
+	}
+	if r.kind == stream.OCIConfig {
+		if err := renameConfig(r.s, &documents{config: r.digest, configID: id}); err != nil {
+			return err
+		}
+	}
+	return r.s.Sync()
+}
+
+// stream is the old stream if that has all, else a new one.
+func (r *documentRestoring) stream(object fsverity.Digest) (fsverity.Digest, error) {
+	if r.old != nil && containsRefs(r.old.refs, r.refs) {
+		if holds, err := holdsDocument(r.s, r.old.id, object, int64(len(r.raw))); holds || err != nil {
+			return r.old.id, err
+		}
+	}
+	return putDocumentStream(r.s, r.kind, object, int64(len(r.raw)), r.refs)
+}
+
+// holdsDocument tells whether a stream holds an object of this size and nothing else, or JSON that is not in an object.
+func holdsDocument(s *store.Store, id, object fsverity.Digest, size int64) (bool, error) {
+	l, err := openLayer(s, id)
+	if err != nil {
+		if isDamage(err) {
+			err = nil
+		}
+		return false, err
+	}
+	defer l.Close()
+	if l.Size() != size {
+		return false, nil
+	}
+	return l.NumObjects() == 0 || l.NumObjects() == 1 && firstObject(l.Stream) == object, nil
+}
+
+// DocumentInObjects looks for the document of a digest among the objects of a store that are small enough and begin as one
+// does; store.ErrNotFound. It reads all of those.
+func DocumentInObjects(ctx context.Context, s *store.Store, d digest.Digest) ([]byte, error) {
+	for o, err := range s.Objects() {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if err != nil || o.Size == 0 || o.Size > oci.MaxManifestSize {
+			continue
+		}
+		if b := readJSON(s, o); b != nil && digest.FromBytes(b) == d {
+			return b, nil
+		}
+	}
+	return nil, fmt.Errorf("document %s: %w", d, store.ErrNotFound)
+}
+
+// readJSON reads an object that begins with a brace; nil: it does not, or can't be read.
+func readJSON(s *store.Store, o store.ObjectInfo) []byte {
+	f, err := s.OpenObject(o.Digest)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	var first [1]byte
+	if _, err := f.ReadAt(first[:], 0); err != nil || first[0] != '{' {
+		return nil
+	}
+	b, err := io.ReadAll(io.NewSectionReader(f, 0, oci.MaxManifestSize))
+	if err != nil {
+		return nil
+	}
+	return b
+}
