@@ -100,13 +100,13 @@ func (h *holding) follow(s *store.Store, kind store.Kind, d fsverity.Digest, see
 
 // unreferenced tells of torn objects that nothing refers to: how many, and how many of them have the length that they ought
 // to have.
-func (h *holding) unreferenced(right map[fsverity.Digest]int64) (torn, rightSize int) {
+func (h *holding) unreferenced(right map[string]int64) (torn, rightSize int) {
 	for d, bad := range h.torn {
 		if !bad {
 			continue
 		}
 		torn++
-		if size, ok := right[d]; ok && size == h.size[d] {
+		if size, ok := right[d.String()]; ok && size == h.size[d] {
 			rightSize++
 		}
 	}

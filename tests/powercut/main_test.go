@@ -8,7 +8,7 @@
 // its own, which replays the journal, and is checked.
 //
 // What is assumed of a disk: a write that it had finished before it was told to flush is there after the flush; sectors of
-// 512 bytes are written as a whole.
+// 512 bytes are written as a whole, and the superblock of btrfs.
 package powercut
 
 import (
@@ -53,7 +53,11 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-var seed = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the choice of states")
+var (
+	seed      = flag.Uint64("seed", uint64(time.Now().UnixNano()), "`number` that the choice of states follows from")
+	keptIn    = flag.String("recording", "", "`file` in which TestPowerCut has kept a recording: try its states again")
+	onlyState = flag.Int("state", -1, "`number` of the only state to try")
+)
 
 func need(t *testing.T) {
 	t.Helper()
@@ -74,6 +78,7 @@ func forEach(t *testing.T, test func(t *testing.T, r *rig)) {
 	for _, f := range filesystems {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
+			t.Logf("-seed=%d", *seed)
 			test(t, newRig(t, f))
 		})
 	}
@@ -120,7 +125,9 @@ func (r *rig) record(t *testing.T, work func(dir string, mark func())) *recordin
 		}
 	}()
 	work(r.at, d.mark)
-	return d.recorded()
+	rec := d.recorded()
+	rec.intact = r.intact
+	return rec
 }
 
 func (r *rig) format(file string) error {
@@ -132,14 +139,16 @@ func (r *rig) format(file string) error {
 	return r.make(l.Name())
 }
 
-// tryAll tries n states of a recording.
-func (r *rig) tryAll(t *testing.T, rec *recording, n int, check func(s state, dir string)) {
+// tryAll tries states of a recording.
+func (r *rig) tryAll(t *testing.T, rec *recording, states []state, check func(s state, dir string)) {
 	t.Helper()
-	states := rec.states(n, *seed)
 	b := rec.builder()
 	for _, s := range states {
+		if *onlyState >= 0 && s.number != *onlyState {
+			continue
+		}
 		if err := r.try(b.build(s), s, check); err != nil {
-			t.Errorf("%v: %v", s, err)
+			t.Errorf("%s, %v: %v", r.name, s, err)
 		}
 	}
 }

@@ -10,7 +10,8 @@ import (
 type recording struct {
 	base   *blocks
 	events []event
-	begin  int // cuts come after this event
+	begin  int   // cuts come after this event
+	intact int64 // a block here is not torn; 0: none
 }
 
 // The ways in which the writes since the last flush may have come to the disk.
@@ -97,28 +98,32 @@ func (b *builder) build(s state) *blocks {
 		b.events[b.next].apply(b.durable)
 	}
 	disk := b.durable.clone()
-	for _, e := range choose(b.events[flush:s.cut], s) {
+	for _, e := range b.choose(b.events[flush:s.cut], s) {
 		e.apply(disk)
 	}
 	return disk
 }
 
 // choose gives those of the pending writes that came to the disk.
-func choose(pending []event, s state) []event {
+func (r *recording) choose(pending []event, s state) []event {
 	if s.way == inOrder {
 		return pending
 	}
 	rng := rand.New(rand.NewPCG(s.seed, 1))
 	share := rng.Float64()
 	var chosen []event
+	last := -1 // that can be torn
 	for _, e := range pending {
-		if e.changes() && rng.Float64() < share {
-			chosen = append(chosen, e)
+		if !e.changes() || rng.Float64() >= share {
+			continue
 		}
+		if e.Off != r.intact {
+			last = len(chosen)
+		}
+		chosen = append(chosen, e)
 	}
-	if s.way == torn && len(chosen) > 0 {
-		last := chosen[len(chosen)-1]
-		chosen = append(chosen[:len(chosen)-1], tear(last, rng)...)
+	if s.way == torn && last >= 0 {
+		chosen = slices.Replace(chosen, last, last+1, tear(chosen[last], rng)...)
 	}
 	return chosen
 }

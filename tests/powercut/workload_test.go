@@ -67,7 +67,7 @@ func (w world) command(args ...string) ([]byte, error) {
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		err = fmt.Errorf("flatroot %s: %w: %s%s", strings.Join(args, " "), err, stderr.Bytes(), out)
+		err = fmt.Errorf("flatroot %s: %w: %.400s%.400s", strings.Join(args, " "), err, stderr.Bytes(), out)
 	}
 	return out, err
 }
