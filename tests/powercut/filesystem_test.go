@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -101,8 +102,15 @@ func (f filesystem) mount(file, dir string) (*mounted, error) {
 	return m, nil
 }
 
+// unmountTime is how long a file system may be busy. Another test that starts a program has a copy of all our open files for
+// a moment, until the program runs.
+const unmountTime = 10 * time.Second
+
 func (m *mounted) unmount() error {
 	err := unix.Unmount(m.dir, 0)
+	for end := time.Now().Add(unmountTime); err == unix.EBUSY && time.Now().Before(end); err = unix.Unmount(m.dir, 0) {
+		time.Sleep(time.Millisecond)
+	}
 	if err != nil {
 		err = errors.Join(fmt.Errorf("unmount %s: %w", m.dir, err), unix.Unmount(m.dir, unix.MNT_DETACH))
 	}

@@ -41,7 +41,7 @@ func run(m *testing.M) int {
 		return 2
 	}
 	defer os.RemoveAll(dir)
-	if ok, _ := testenv.Condition("mount"); ok {
+	if ok, _ := testenv.Condition("crash"); ok {
 		program = filepath.Join(dir, "flatroot")
 		build := exec.Command("go", "build", "-o", program, "../../cmd/flatroot")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -61,7 +61,7 @@ var (
 
 func need(t *testing.T) {
 	t.Helper()
-	testenv.Need(t, "root", "mount", "fuse", "loop", "mkfs.ext4", "mkfs.xfs", "mkfs.btrfs")
+	testenv.Need(t, "crash", "root", "mount", "fuse", "loop", "mkfs.ext4", "mkfs.xfs", "mkfs.btrfs")
 }
 
 // pick is one number in CI and another one in the nightly run.

@@ -15,12 +15,13 @@ import (
 type figures struct {
 	states, corrupt, lost, next int
 	torn, rightSize             int // unreferenced objects, not states
+	during                      [1 + numSteps]int
 }
 
 func (f figures) String() string {
-	return fmt.Sprintf("%d states were mounted: %d with corrupt objects, %d with announced ones lost, %d in which a next command failed; "+
+	return fmt.Sprintf("%d states were mounted, %v during each step: %d with corrupt objects, %d with announced ones lost, %d in which a next command failed; "+
 		"%d torn objects that nothing refers to, %d of them of the right size",
-		f.states, f.corrupt, f.lost, f.next, f.torn, f.rightSize)
+		f.states, f.during, f.corrupt, f.lost, f.next, f.torn, f.rightSize)
 }
 
 // Nothing that flatroot has announced is lost or damaged by a power cut, and it goes on afterwards.
@@ -37,6 +38,7 @@ func TestPowerCut(t *testing.T) {
 		var f figures
 		r.tryAll(t, h.recording, h.states, func(s state, _ string) {
 			f.states++
+			f.during[h.marks(s)]++
 			if err := examine(w, h, s, &f); err != nil {
 				t.Errorf("%s, %v during %s: %v", r.name, s, stepName(h.marks(s)), err)
 			}

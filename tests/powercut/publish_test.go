@@ -95,7 +95,7 @@ func control(t *testing.T, r *rig, p publisher) {
 		}
 	})
 	rec.begin = rec.position(1)
-	n, caught := pick(30, 300), 0
+	n, caught := pick(36, 300), 0
 	r.tryAll(t, rec, rec.states(n, *seed), func(s state, dir string) {
 		corrupt, lost := p.inspect(dir, rec.marks(s))
 		if corrupt+lost > 0 {

@@ -51,22 +51,53 @@ func (r *recording) position(mark int) int {
 	return slices.IndexFunc(r.events, func(e event) bool { return e.Mark == mark })
 }
 
-// states chooses n states, spread over the recording; the ways take turns. Where nothing is pending, a cut comes later, after
-// the next write.
+// states chooses n states: half of them spread over all events; one in four during one of the commands, of which some have
+// few events; and one in four just when a command has announced success. The ways take turns.
 func (r *recording) states(n int, seed uint64) []state {
 	rng := rand.New(rand.NewPCG(seed, 0))
+	marks := r.markPlaces()
 	out := make([]state, n)
-	all := len(r.events) - r.begin
 	for i := range out {
-		from, to := r.begin+i*all/n, r.begin+(i+1)*all/n
-		cut := from + 1 + rng.IntN(max(1, to-from))
-		way := i % numWays
-		if way != inOrder {
-			cut = r.toWrite(cut)
+		s := state{way: i % numWays}
+		switch i % 4 {
+		case 1:
+			c := i / 4 % max(1, len(marks)-1)
+			s.cut = r.within(marks[c], marks[min(c+1, len(marks)-1)], s.way, rng)
+		case 3:
+			s.cut = marks[min(1+i/4%max(1, len(marks)-1), len(marks)-1)] + 1
+		default:
+			all := len(r.events) - r.begin
+			s.cut = r.within(r.begin+i*all/n, r.begin+(i+1)*all/n, s.way, rng)
 		}
-		out[i] = state{number: i, cut: cut, way: way, seed: rng.Uint64()}
+		s.seed = rng.Uint64()
+		out[i] = s
+	}
+	slices.SortStableFunc(out, func(a, b state) int { return a.cut - b.cut })
+	for i := range out {
+		out[i].number = i
 	}
 	return out
+}
+
+// markPlaces gives the events that are marks, after where cuts may begin.
+func (r *recording) markPlaces() []int {
+	places := []int{r.begin}
+	for n, e := range r.events {
+		if e.Kind == eventMark && n > r.begin {
+			places = append(places, n)
+		}
+	}
+	return places
+}
+
+// within cuts after one of the events from the one that follows from. Where writes are to be chosen from, it is a write, if
+// need be a later one.
+func (r *recording) within(from, to, way int, rng *rand.Rand) int {
+	cut := from + 1 + rng.IntN(max(1, to-from))
+	if way != inOrder {
+		cut = r.toWrite(cut)
+	}
+	return min(cut, len(r.events))
 }
 
 // toWrite moves a cut to where the last event is a write.

@@ -85,8 +85,10 @@ func pull(tag, name string) step {
 	}}
 }
 
+const numSteps = 8
+
 // steps is the workload.
-var steps = []step{
+var steps = [numSteps]step{
 	{"init", func(w world, p promise) (promise, error) {
 		_, err := w.flatroot("init")
 		p.Store = true

@@ -1,14 +1,14 @@
 // Package testenv tells tests what the machine can do, and decides whether a test that finds less skips or fails.
 //
-// A capability is a word: "root", "mount", "erofs", "overlay", "loop", "fuse", "verity", "ptrace", "user", or else the
-// name of a program, such as "mkcomposefs" or "fsck.erofs". Each belongs to a suite, and FLATROOT_TEST says which suite runs:
+// A capability is a word: "root", "mount", "erofs", "overlay", "loop", "fuse", "verity", "ptrace", "crash", "user", or else
+// the name of a program, such as "mkcomposefs" or "fsck.erofs". Each belongs to a suite, and FLATROOT_TEST says which suite runs:
 //
 //	(unset)  whatever the machine can do; what it can't is skipped
 //	unit     nothing beyond Go and any user's rights, and "user" (not being root) where it holds: `make test`
 //	root     also root, mount, erofs, overlay, loop, fuse and the programs of rootPrograms: `make test-root`
 //	peers    all of root, and every other program, first looked for in $FLATROOT_PEERS/bin: `make test-peers`
 //	vm       all of root but its programs, and verity, in a virtual machine whose kernel has fs-verity: `make test-vm`
-//	crash    all of root, and ptrace: `make crash`, which runs tests/crash and tests/soak
+//	crash    all of root, ptrace and crash: `make crash`, which runs tests/crash, tests/powercut and tests/soak
 //
 // With FLATROOT_NO_SKIP=1, as in CI, a capability that the running suite has but the machine lacks fails the test. One that
 // the suite doesn't have is always a skip, since another suite demands it. That makes a skipped test visible once, where it
@@ -106,7 +106,7 @@ func suitesOf(capability string) []string {
 	switch {
 	case capability == "verity":
 		return []string{vm}
-	case capability == "ptrace":
+	case capability == "ptrace" || capability == "crash":
 		return []string{crash}
 	case capability == "user":
 		return []string{unit}
