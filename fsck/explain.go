@@ -9,6 +9,7 @@ import (
 	"github.com/flatroot/flatroot/erofs"
 	"github.com/flatroot/flatroot/fsverity"
 	"github.com/flatroot/flatroot/index"
+	"github.com/flatroot/flatroot/oci"
 	"github.com/flatroot/flatroot/store"
 	"github.com/flatroot/flatroot/tree"
 )
@@ -215,4 +216,63 @@ func visitFiles(t *tree.Tree, dir tree.Node, path string, visit func(string, fsv
 			visit(p, d)
 		}
 	}
+}
+
+// judge tells of each problem whether a way to repair it is known, without trying it.
+func (c *checker) judge() {
+	hit := c.streamsHit()
+	for _, p := range c.problems {
+		switch p.Code {
+		case NoteBad, EntryMissing, ImageUnnamed, ObjectUnsealed:
+			p.Repairable = true
+		case ObjectDamaged, ObjectMissing, ObjectStrange, EntryDangling, StreamInvalid, LayerDiffers, DocumentDiffers,
+			DocumentIncomplete, ImageInvalid:
+			p.Repairable = c.mendable(p, hit)
+		}
+	}
+}
+
+// mendable tells whether what a problem is about can be had again: an image from its layers; a layer, and what it has,
+// from where it came; a document from where one of its layers came.
+func (c *checker) mendable(p *Problem, hit map[*streamNode]map[fsverity.Digest]bool) bool {
+	if i := c.graph.images[p.object]; i != nil {
+		return slices.ContainsFunc(i.configs, func(u imageUse) bool {
+			_, known := c.layersOf(u.config)
+			return known
+		})
+	}
+	if n := c.graph.streams[p.object]; n != nil && c.comesFrom(n) {
+		return true
+	}
+	for n, ds := range hit {
+		if ds[p.object] && c.comesFrom(n) {
+			return true
+		}
+	}
+	return false
+}
+
+// comesFrom tells whether it is noted where a layer came from, or a layer of a document.
+func (c *checker) comesFrom(n *streamNode) bool {
+	if d, ok := n.original(layerPrefix); ok {
+		_, err := index.LayerOrigin(c.s, oci.DiffID(d))
+		return err == nil
+	}
+	cl := &closure{map[*streamNode]bool{}, map[*imageNode]bool{}}
+	cl.addStream(c.graph, n)
+	for other := range cl.streams {
+		if d, ok := other.original(layerPrefix); ok {
+			if _, err := index.LayerOrigin(c.s, oci.DiffID(d)); err == nil {
+				return true
+			}
+		}
+	}
+	return len(cl.streams) == 1 && c.anyOrigin() // it can't be read: any place may have it
+}
+
+func (c *checker) anyOrigin() bool {
+	for _, err := range c.s.Notes(index.DirOrigins) {
+		return err == nil
+	}
+	return false
 }

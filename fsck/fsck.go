@@ -235,6 +235,7 @@ func (c *checker) finish(ctx context.Context) error {
 	if err := c.explain(ctx); err != nil {
 		return err
 	}
+	c.judge()
 	c.sort()
 	if err := c.noteBad(); err != nil && !errors.Is(err, store.ErrReadOnly) {
 		return err

@@ -239,7 +239,7 @@ func (c *checker) checkRefs() {
 		for _, r := range refs {
 			if _, ok := c.graph.entries[k][r.Entry]; !ok {
 				p := &Problem{
-					Code: RefDangling, Subject: string(k) + "/refs/" + r.Name,
+					Code: RefDangling, Subject: string(k) + "/refs/" + r.Name, entry: r.Entry,
 					Err: fmt.Errorf("there is no good entry %s/%s", k, r.Entry),
 				}
 				if name, ok := index.NameOfRef(k, r.Name); ok {

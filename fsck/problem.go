@@ -116,6 +116,8 @@ type Problem struct {
 
 	// object is the object, stream or image that it is about; zero: none.
 	object fsverity.Digest
+	// entry is the one that a ref leads to, which is not there.
+	entry string
 	// derived: it may come of damage to an object, which is told of already.
 	derived bool
 }

@@ -8,9 +8,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/urfave/cli/v2"
 
 	"github.com/flatroot/flatroot/fsck"
+	"github.com/flatroot/flatroot/oci"
 	"github.com/flatroot/flatroot/store"
 )
 
@@ -28,6 +30,8 @@ func fsckCommand() *command {
 		usage: "check the store, and repair it",
 		about: aboutFsck + "\n\n" + aboutCodes(),
 		flags: []cli.Flag{
+			&cli.BoolFlag{Name: "repair", Usage: "repair what can be repaired"},
+			&cli.StringSliceFlag{Name: "from", Usage: "with --repair, take what is needed from `SOURCE` first, as pull names it; may be given several times"},
 			&cli.BoolFlag{Name: "quick", Usage: "check structure, sizes and the kernel's fs-verity digests, and read no content"},
 			&cli.BoolFlag{Name: "verify-tars", Usage: "hash the tar of every layer, also where this store did that before"},
 			&cli.GenericFlag{Name: "since", Value: new(span), Usage: "leave out what was verified within `TIME`, such as 12h or 30d"},
@@ -35,6 +39,7 @@ func fsckCommand() *command {
 		},
 		examples: []example{
 			{"read everything, and say what is wrong", "flatroot fsck"},
+			{"mend what is damaged, from an image at hand or from where it was pulled", "flatroot fsck --repair --from oci:backup/image:v2"},
 			{"a little every night, each part once a month; one that is cut off goes on where it was", "flatroot fsck --since 30d --rate 50M"},
 			{"the paths that can't be read any more", "flatroot fsck --json | jq -r 'select(.images) | .images[].paths[]'"},
 		},
@@ -47,7 +52,11 @@ func fsckCommand() *command {
 		},
 		usageExit: fsckUsage,
 		run: func(ctx context.Context, v *invocation) error {
-			err := runFsck(ctx, v.console, fsckOptionsOf(v), v.stdout)
+			o := fsckOptionsOf(v)
+			if len(o.from) > 0 && !o.repair {
+				return v.usagef("--from goes with --repair")
+			}
+			err := runFsck(ctx, v.console, o, v.stdout)
 			var status *statusError
 			if err != nil && !errors.As(err, &status) {
 				err = &statusError{fsckFailed, err}
@@ -58,6 +67,8 @@ func fsckCommand() *command {
 }
 
 const aboutFsck = `Reads every byte of every object, image and layer stream, several at a time, and compares what they hash to with their names. Checks, too, that names lead to what is there, that configs and manifests are those of their digests, that layers give back the tars of their diffIDs, that each image is the one that its layers come to, and what the store notes for itself. Of each problem it says which images it hits, and which paths in them. With NAMEs it checks just these images.
+
+With --repair, damaged objects are restored from other streams of the store, from each --from, or from where their layers were pulled; only the layers that have them are read, and only until they are found. Layers' streams, configs, manifests and images are made anew; images must come out with the digests that they had. What was damaged is kept in flatroot/quarantine in the store until garbage is collected. What can't be repaired is told, with why.
 
 Pulls and mounts go on beside it. It notes when each part was last verified, which --since goes by, and which objects are damaged: the next pull of an image that needs one brings it anew.
 
@@ -81,8 +92,18 @@ func aboutCodes() string {
 	return strings.TrimSpace(b.String())
 }
 
-func fsckOptionsOf(v *invocation) fsck.Options {
-	o := fsck.Options{Quick: v.Bool("quick"), VerifyTars: v.Bool("verify-tars"), Names: v.Args().Slice()}
+// fsckOptions are what the command line asks for.
+type fsckOptions struct {
+	fsck.Options
+	repair bool
+	from   []string
+}
+
+func fsckOptionsOf(v *invocation) fsckOptions {
+	o := fsckOptions{
+		Options: fsck.Options{Quick: v.Bool("quick"), VerifyTars: v.Bool("verify-tars"), Names: v.Args().Slice()},
+		repair:  v.Bool("repair"), from: v.StringSlice("from"),
+	}
 	if s, ok := v.Generic("since").(*span); ok {
 		o.Since = time.Duration(*s)
 	}
@@ -119,15 +140,19 @@ func (s *span) String() string {
 	return time.Duration(*s).String()
 }
 
-func runFsck(ctx context.Context, c console, o fsck.Options, stdout io.Writer) error {
-	s, err := c.checkedStore()
+func runFsck(ctx context.Context, c console, o fsckOptions, stdout io.Writer) error {
+	open := c.checkedStore
+	if o.repair {
+		open = c.openStore
+	}
+	s, err := open()
 	if err != nil {
 		return err
 	}
 	defer s.Close()
 	m := c.startCheckProgress()
 	o.Progress = m
-	r, err := fsck.Check(ctx, s, o)
+	r, err := o.check(ctx, s)
 	m.stop()
 	if err != nil {
 		return err
@@ -135,10 +160,52 @@ func runFsck(ctx context.Context, c console, o fsck.Options, stdout io.Writer) e
 	if err := c.printFsck(stdout, r); err != nil {
 		return err
 	}
-	if r.Count(fsck.IsProblem) > 0 {
-		return &statusError{code: fsckLeft}
+	return fsckStatus(r)
+}
+
+func (o *fsckOptions) check(ctx context.Context, s *store.Store) (*fsck.Report, error) {
+	if !o.repair {
+		return fsck.Check(ctx, s, o.Options)
 	}
-	return nil
+	r := fsck.RepairOptions{Options: o.Options, Open: openOrigin}
+	defer func() {
+		for _, src := range r.Sources {
+			src.Close()
+		}
+	}()
+	for _, from := range o.from {
+		src, _, err := openSource(from, oci.Platform{})
+		if err != nil {
+			return nil, fmt.Errorf("--from: %w", err)
+		}
+		r.Sources = append(r.Sources, src)
+	}
+	return fsck.Repair(ctx, s, r)
+}
+
+// openOrigin opens the place that a layer came from. In a registry the image may have got another manifest meanwhile.
+func openOrigin(repository string, manifest digest.Digest) (oci.Source, error) {
+	ref, err := oci.ParseReference(repository)
+	if err != nil {
+		return nil, err
+	}
+	if ref.Transport == oci.Docker && manifest != "" {
+		ref.Tag, ref.Digest = "", manifest
+	}
+	src, _, err := openSource(ref.String(), oci.Platform{})
+	return src, err
+}
+
+// fsckStatus is the exit status for what was found.
+func fsckStatus(r *fsck.Report) error {
+	s := summaryOf(r)
+	switch {
+	case s.Problems == 0:
+		return nil
+	case s.Problems == s.Repaired:
+		return &statusError{code: fsckRepaired}
+	}
+	return &statusError{code: fsckLeft}
 }
 
 // checkedStore opens the store so that the check can note what it finds, or else as it can be had.
@@ -161,7 +228,9 @@ type problemLine struct {
 	Error      string        `json:"error"`
 	Repairable bool          `json:"repairable"`
 	Repaired   bool          `json:"repaired"`
-	Images     []fsck.Hit    `json:"images"`
+	// NotRepaired is there if a repair was tried and failed.
+	NotRepaired string     `json:"not_repaired,omitempty"`
+	Images      []fsck.Hit `json:"images"`
 }
 
 // fsckSummary is the last line.
@@ -183,7 +252,7 @@ func summaryOf(r *fsck.Report) fsckSummary {
 		Unreferenced: r.Unreferenced, UnreferencedBytes: r.UnreferencedBytes,
 	}
 	for _, p := range r.Problems {
-		if p.Repaired {
+		if p.Repaired && p.Severity == fsck.IsProblem {
 			s.Repaired++
 		}
 	}
@@ -229,7 +298,11 @@ func (c *console) printProblem(w io.Writer, p *fsck.Problem) error {
 		images = []fsck.Hit{}
 	}
 	if c.json {
-		return printJSON(w, problemLine{p.Code, p.Severity, p.Subject, p.Err.Error(), p.Repairable, p.Repaired, images})
+		why := ""
+		if p.NotRepaired != nil {
+			why = p.NotRepaired.Error()
+		}
+		return printJSON(w, problemLine{p.Code, p.Severity, p.Subject, p.Err.Error(), p.Repairable, p.Repaired, why, images})
 	}
 	state := ""
 	switch {
@@ -240,6 +313,11 @@ func (c *console) printProblem(w io.Writer, p *fsck.Problem) error {
 	}
 	if _, err := fmt.Fprintf(w, "%s%s: %s: %s\n", p.Code, state, oneLine(p.Subject), oneLine(p.Err.Error())); err != nil {
 		return err
+	}
+	if p.NotRepaired != nil {
+		if _, err := fmt.Fprintf(w, "  not repaired: %s\n", oneLine(p.NotRepaired.Error())); err != nil {
+			return err
+		}
 	}
 	for _, h := range images {
 		if _, err := fmt.Fprintf(w, "  in %s%s\n", oneLine(h.Name), oneLine(pathsText(h.Paths))); err != nil {

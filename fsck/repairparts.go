@@ -1,0 +1,344 @@
+package fsck
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/flatroot/flatroot/erofs"
+	"github.com/flatroot/flatroot/fsverity"
+	"github.com/flatroot/flatroot/index"
+	"github.com/flatroot/flatroot/oci"
+	"github.com/flatroot/flatroot/store"
+	"github.com/flatroot/flatroot/store/stream"
+	"github.com/flatroot/flatroot/tree"
+)
+
+// place is where a layer can be had.
+type place struct {
+	src   oci.Source
+	layer oci.Layer
+}
+
+// source opens the place of this name once, and remembers if that failed.
+func (f *fixer) source(repository string, manifest digest.Digest) *openedSource {
+	for i := range f.opened {
+		if o := &f.opened[i]; o.repository == repository && (o.manifest == manifest || manifest == "") {
+			return o
+		}
+	}
+	o := openedSource{repository: repository, manifest: manifest}
+	if f.o.Open == nil {
+		o.err = errors.New("it is not asked")
+	} else {
+		src, err := f.o.Open(repository, manifest)
+		if o.err = err; err == nil {
+			o.src = src
+		}
+	}
+	f.opened = append(f.opened, o)
+	return &f.opened[len(f.opened)-1]
+}
+
+// describe gives a source's image, asked for once.
+func (o *openedSource) describe(ctx context.Context) (*oci.Image, error) {
+	if o.err != nil {
+		return nil, o.err
+	}
+	if o.image == nil && o.imageErr == nil {
+		o.image, o.imageErr = o.src.Image(ctx)
+	}
+	return o.image, o.imageErr
+}
+
+// places finds where a layer can be had: in the sources that were given, then where it came from. The error says what
+// can't be asked.
+func (f *fixer) places(ctx context.Context, d oci.DiffID) (found []place, problems error) {
+	for i := range f.o.Sources {
+		img, err := f.opened[i].describe(ctx)
+		if err != nil {
+			problems = errors.Join(problems, err)
+			continue
+		}
+		for _, l := range img.Layers {
+			if l.DiffID == d {
+				found = append(found, place{f.opened[i].src, l})
+			}
+		}
+	}
+	origin, err := index.LayerOrigin(f.s, d)
+	if err != nil {
+		return found, errors.Join(problems, fmt.Errorf("where layer %s came from is not known: %w", d, err))
+	}
+	src := f.source(origin.Repository, "")
+	if src.err != nil {
+		return found, errors.Join(problems, fmt.Errorf("%s, where layer %s came from: %w", origin.Repository, d, src.err))
+	}
+	return append(found, place{src.src, origin.Layer(d)}), problems
+}
+
+// objectCodes are those of problems about objects as such.
+var objectCodes = []Code{ObjectDamaged, ObjectMissing, ObjectStrange, EntryDangling}
+
+// badIn gives the objects of a layer's files that are bad: not what has a form of its own, which is made anew.
+func (f *fixer) badIn(n *streamNode, hit map[fsverity.Digest]bool) []fsverity.Digest {
+	var list []fsverity.Digest
+	for d := range hit {
+		if d != n.id && f.bad[d] != nil {
+			list = append(list, d)
+		}
+	}
+	slices.SortFunc(list, fsverity.Digest.Compare)
+	return list
+}
+
+// fixObjects restores the contents of files: from other streams of the store, else from where their layers can be had.
+func (f *fixer) fixObjects(ctx context.Context) error {
+	hit := f.streamsHit()
+	var all []fsverity.Digest
+	for n, ds := range hit {
+		if n.kind == stream.OCILayer {
+			all = append(all, f.badIn(n, ds)...)
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	restored, err := index.ObjectsFromStreams(ctx, f.s, all)
+	if err != nil {
+		f.failAll(all, err)
+	}
+	f.mended(restored)
+	for _, n := range f.graph.order {
+		if ds := hit[n]; ds != nil && n.kind == stream.OCILayer {
+			if err := f.refetch(ctx, n, f.badIn(n, ds)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// mended takes objects off the list of what is bad.
+func (f *fixer) mended(ds []fsverity.Digest) {
+	for _, d := range ds {
+		delete(f.bad, d)
+	}
+}
+
+func (f *fixer) failAll(ds []fsverity.Digest, err error) {
+	for _, d := range ds {
+		if p := f.bad[d]; p != nil {
+			f.fail(p, err)
+		}
+	}
+}
+
+// refetch reads a layer where it can be had, until all that is wanted of it was found.
+func (f *fixer) refetch(ctx context.Context, n *streamNode, wanted []fsverity.Digest) error {
+	name, ok := n.original(layerPrefix)
+	if !ok || len(wanted) == 0 {
+		return nil
+	}
+	places, problems := f.places(ctx, oci.DiffID(name))
+	for _, p := range places {
+		f.Progress.Step(fmt.Sprintf("fetch %d objects of layer %s from %s", len(wanted), name, p.src))
+		restored, _, err := index.RefetchObjects(ctx, f.s, p.src, p.layer, wanted, index.HealOptions{})
+		f.mended(restored)
+		wanted = slices.DeleteFunc(wanted, func(d fsverity.Digest) bool { return f.bad[d] == nil })
+		if len(wanted) == 0 {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		problems = errors.Join(problems, err)
+	}
+	f.failAll(wanted, problems)
+	return nil
+}
+
+// fixLayers makes streams anew whose layers can be had.
+func (f *fixer) fixLayers(ctx context.Context) error {
+	return f.each(ctx, func(p *Problem) error {
+		n := f.graph.streams[p.object]
+		if n == nil || f.bad[p.object] == nil && p.derived == false && p.Code != StreamInvalid {
+			return nil // it is about something else, or was mended
+		}
+		name, ok := n.original(layerPrefix)
+		if !ok {
+			return nil
+		}
+		if !f.needed(n) {
+			return f.discard(n)
+		}
+		places, problems := f.places(ctx, oci.DiffID(name))
+		for _, at := range places {
+			f.Progress.Step(fmt.Sprintf("fetch layer %s from %s", name, at.src))
+			err := index.RestoreLayer(ctx, f.s, at.src, at.layer, index.HealOptions{})
+			if err == nil {
+				f.mended([]fsverity.Digest{p.object})
+				return nil
+			}
+			problems = errors.Join(problems, err)
+		}
+		return problems
+	}, append(slices.Clone(objectCodes), StreamInvalid, LayerDiffers)...)
+}
+
+// needed tells whether a ref leads to a stream. What could not be read may have hidden it, so that a layer counts as needed
+// if any document names it.
+func (f *fixer) needed(n *streamNode) bool {
+	if f.graph.live[n] {
+		return true
+	}
+	for _, other := range f.graph.order {
+		if other != n && !other.good() {
+			return true
+		}
+		for _, r := range other.refs {
+			if r.ID == n.id {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// discard takes away the entries of a stream that nothing needs and that is not what it should be.
+func (f *fixer) discard(n *streamNode) error {
+	if err := f.s.Bury(store.Streams, n.id); err != nil {
+		return err
+	}
+	for _, name := range n.names {
+		if err := ignoreMissing(f.s.RemoveEntry(store.Streams, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fixDocuments makes the streams of configs and manifests anew, configs first.
+func (f *fixer) fixDocuments(ctx context.Context) error {
+	for _, prefix := range []string{configPrefix, manifestPrefix} {
+		err := f.each(ctx, func(p *Problem) error {
+			for _, entry := range f.documentsOf(p, prefix) {
+				find := func(d digest.Digest) ([]byte, error) { return f.findDocument(ctx, d) }
+				if err := index.RestoreDocument(ctx, f.s, entry, find, writeImage); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, append(slices.Clone(objectCodes), StreamInvalid, DocumentDiffers, DocumentIncomplete, RefUnmapped, RefDangling)...)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// documentsOf gives the entries of the documents that a problem is about, or whose JSON its object is.
+func (f *fixer) documentsOf(p *Problem, prefix string) []string {
+	if p.Code == RefDangling {
+		if prefix == manifestPrefix && strings.HasPrefix(p.entry, prefix) {
+			return []string{p.entry}
+		}
+		return nil
+	}
+	var entries []string
+	add := func(n *streamNode) {
+		if d, ok := n.original(prefix); ok {
+			entries = append(entries, prefix+d)
+		}
+	}
+	if n := f.graph.streams[p.object]; n != nil {
+		add(n)
+	}
+	if f.bad[p.object] != nil {
+		for n, ds := range f.streamsHit() {
+			if ds[p.object] && n.id != p.object {
+				add(n)
+			}
+		}
+	}
+	slices.Sort(entries)
+	return slices.Compact(entries)
+}
+
+// findDocument looks for a config or manifest among the store's objects, then where layers came from.
+func (f *fixer) findDocument(ctx context.Context, d digest.Digest) ([]byte, error) {
+	raw, err := index.DocumentInObjects(ctx, f.s, d)
+	if err == nil {
+		return raw, nil
+	}
+	problems := err
+	f.openOrigins(d)
+	for i := range f.opened {
+		img, err := f.opened[i].describe(ctx)
+		if err != nil {
+			problems = errors.Join(problems, err)
+			continue
+		}
+		for _, raw := range [][]byte{img.Manifest, img.Config} {
+			if digest.FromBytes(raw) == d {
+				return raw, nil
+			}
+		}
+	}
+	return nil, fmt.Errorf("document %s is nowhere to be had (--from names more places): %w", d, problems)
+}
+
+// openOrigins opens all places that layers came from, each as it is now and with the manifests that the store names.
+func (f *fixer) openOrigins(d digest.Digest) {
+	for name, err := range f.s.Notes(index.DirOrigins) {
+		if err != nil {
+			return
+		}
+		origin, err := index.LayerOrigin(f.s, oci.DiffID(strings.TrimSuffix(name, ".json")))
+		if err != nil {
+			continue
+		}
+		for entry := range f.graph.entries[store.Streams] {
+			if m, ok := strings.CutPrefix(entry, manifestPrefix); ok {
+				f.source(origin.Repository, digest.Digest(m))
+			}
+		}
+		f.source(origin.Repository, d)
+	}
+}
+
+func writeImage(w io.Writer, t *tree.Tree) error {
+	_, err := erofs.Write(w, t, erofs.WriteOptions{Format: erofs.Format1})
+	return err
+}
+
+// fixImages makes images anew from their layers.
+func (f *fixer) fixImages(ctx context.Context) error {
+	return f.each(ctx, func(p *Problem) error {
+		if p.Code == ImageDiffers {
+			return errors.New("it can't be told which is right, the image or the layers: remove its names, collect garbage, and pull it again")
+		}
+		i := f.graph.images[p.object]
+		if i == nil || f.bad[p.object] == nil && p.Code != ImageUnnamed && p.Code != ImageInvalid {
+			return nil
+		}
+		err := errors.New("its layers are not known: make it again from what it was made of")
+		for _, u := range i.configs {
+			rules, ok := index.ImageRules(u.key)
+			layers, known := f.layersOf(u.config)
+			if !ok || !known {
+				continue
+			}
+			if err = index.RestoreImage(ctx, f.s, layers, rules, i.id, writeImage); err == nil {
+				f.mended([]fsverity.Digest{i.id})
+				return nil
+			}
+		}
+		return err
+	}, append(slices.Clone(objectCodes), ImageUnnamed, ImageInvalid, ImageDiffers)...)
+}
