@@ -372,11 +372,13 @@ func (im *importer) fromStore(manifest digest.Digest) (bool, error) {
 	if err := im.expected(r.Image); err != nil {
 		return false, err
 	}
-	if named, err := currentName(im.s, im.Name, manifest, im.Rules, i.Image); named || err != nil {
+	named, err := currentName(im.s, im.Name, manifest, im.Rules, i.Image)
+	if err == nil && !named {
+		err = nameManifest(im.s, im.Name, manifest, im.Rules, i.Image)
+	}
+	if err != nil {
 		return true, err
 	}
-	if err := nameManifest(im.s, im.Name, manifest, im.Rules, i.Image); err != nil {
-		return true, err
-	}
+	// Also where all is there: who has named it may not have come to that yet, or was killed before.
 	return true, im.s.Sync()
 }

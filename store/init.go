@@ -79,14 +79,14 @@ func initDir(path string, o InitOptions, kernel verityOps) error {
 	had, _, err := loadSettings(root, kernel)
 	switch {
 	case err == nil:
-		return checkSame(root, had, o, kernel)
+		return keepFound(root, had, o, kernel)
 	case !errors.Is(err, ErrNotStore):
 		return err
 	}
 	if err := checkFresh(root); err != nil {
 		// What is there may be the store that somebody made a moment ago.
 		if had, _, again := loadSettings(root, kernel); again == nil {
-			return checkSame(root, had, o, kernel)
+			return keepFound(root, had, o, kernel)
 		}
 		return err
 	}
@@ -137,7 +137,7 @@ func fillRoot(root dir, o InitOptions, kernel verityOps) error {
 		if err != nil {
 			return err
 		}
-		return checkSame(root, had, o, kernel)
+		return keepFound(root, had, o, kernel)
 	}
 	if err != nil {
 		return err
@@ -147,7 +147,18 @@ func fillRoot(root dir, o InitOptions, kernel verityOps) error {
 			return err
 		}
 	}
-	return retry(func() error { return unix.Syncfs(root.fd) })
+	return syncRoot(root)
+}
+
+func syncRoot(root dir) error { return retry(func() error { return unix.Syncfs(root.fd) }) }
+
+// keepFound takes a store that is there for the one asked for. Who has made it may not
+// have made it durable yet, or was killed before.
+func keepFound(root dir, had meta, o InitOptions, kernel verityOps) error {
+	if err := checkSame(root, had, o, kernel); err != nil {
+		return err
+	}
+	return syncRoot(root)
 }
 
 func writeMeta(root dir, o InitOptions, kernel verityOps) error {

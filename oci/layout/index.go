@@ -103,8 +103,11 @@ func (s *Sink) enter(desc ocispec.Descriptor) error {
 		return err
 	}
 	out, err := editIndex(raw, doc.Manifests, entry(desc, s.ref.Tag))
-	if err != nil || bytes.Equal(out, raw) {
+	if err != nil {
 		return err
+	}
+	if bytes.Equal(out, raw) {
+		return s.syncDir(".") // who has entered it may have been killed before
 	}
 	if len(out) > oci.MaxManifestSize {
 		return fmt.Errorf("%s would have %d bytes, more than %d", ocispec.ImageIndexFile, len(out), oci.MaxManifestSize)
