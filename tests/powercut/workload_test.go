@@ -85,6 +85,12 @@ func pull(tag, name string) step {
 	}}
 }
 
+var push = step{"push", func(w world, p promise) (promise, error) {
+	_, err := w.flatroot("push", "web", "oci:"+w.layout()+":web")
+	p.Pushed = true
+	return p, err
+}}
+
 const numSteps = 8
 
 // steps is the workload.
@@ -104,11 +110,7 @@ var steps = [numSteps]step{
 		digest, err := w.flatroot("build", filepath.Join(w.sources, "tree"), "--name", "built")
 		return p.with("built", digest), err
 	}},
-	{"push", func(w world, p promise) (promise, error) {
-		_, err := w.flatroot("push", "web", "oci:"+w.layout()+":web")
-		p.Pushed = true
-		return p, err
-	}},
+	push,
 	{"rm", func(w world, p promise) (promise, error) {
 		_, err := w.flatroot("rm", "old")
 		return p.without("old"), err
