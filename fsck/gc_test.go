@@ -484,10 +484,30 @@ func TestGCMounts(t *testing.T) {
 	complete = true
 	g.collectMounts(o, map[fsverity.Digest]bool{now: true, over: false, old: false})
 	o.BootID = "next"
+	mounted = nil
 	g.collectMounts(o, map[fsverity.Digest]bool{now: false})
 	if _, err := os.Lstat(g.path("images/refs/flatroot")); !os.IsNotExist(err) {
 		t.Errorf("the directories of the records are left: %v", err)
 	}
+}
+
+// TestGCMountedUnrecorded: an image that is mounted stays even if nothing in the store
+// says so, as when that couldn't be written.
+func TestGCMountedUnrecorded(t *testing.T) {
+	g := newGraphWorld(t, 6)
+	file := g.text()
+	mounted, other := g.image([]fsverity.Digest{file}), g.image([]fsverity.Digest{g.text()})
+	g.link(store.Images, mounted.String(), mounted)
+	g.link(store.Images, other.String(), other)
+	g.must(g.s.Settled())
+	list := map[fsverity.Digest]bool{mounted: true, g.text(): true}
+	for _, boot := range []string{"now", ""} {
+		o := store.GCOptions{BootID: boot, Mounted: func() (map[fsverity.Digest]bool, bool, error) { return list, true, nil }}
+		g.collectMounts(o, map[fsverity.Digest]bool{mounted: true, file: true, other: false})
+	}
+	list = nil
+	g.collectMounts(store.GCOptions{BootID: "now", Mounted: func() (map[fsverity.Digest]bool, bool, error) { return list, false, nil }},
+		map[fsverity.Digest]bool{mounted: false, file: false})
 }
 
 func (g *graphWorld) collectMounts(o store.GCOptions, want map[fsverity.Digest]bool) {

@@ -1,118 +1,249 @@
 package mount
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
-	"strconv"
-	"syscall"
+	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/flatroot/flatroot/fsverity"
 )
 
-// initialPIDNamespace is the inode of the first PID namespace, from which all
-// processes can be seen: PROC_PID_INIT_INO of include/linux/proc_ns.h.
-const initialPIDNamespace = 0xEFFFFFFC
-
-// Mounted gives the digests of our images that are mounted in any mount namespace
-// that a process is in. complete is false if there may be more, since not all
-// processes can be seen. A namespace that is kept by nothing but a file is not seen,
-// nor is what was unmounted lazily.
+// Mounted looks through all mount namespaces that a process or thread is in, and returns
+// the digests of the images that are mounted there, as far as they are known: what was
+// mounted by a name or a digest has it. It is complete if there can be no others. Where
+// that isn't sure it is false: in a PID namespace of its own, where processes are hidden,
+// or where a namespace is kept by a file alone.
+//
+// What was unmounted lazily, and a namespace that only an open descriptor keeps, can't
+// be seen.
 func Mounted() (images map[fsverity.Digest]bool, complete bool, err error) {
-	return mountedIn("/proc")
+	s := newSearch("/proc")
+	if err := s.run(); err != nil {
+		return nil, false, fmt.Errorf("look for mounts: %w", err)
+	}
+	return s.images, !s.unsure, nil
 }
 
-func mountedIn(proc string) (map[fsverity.Digest]bool, bool, error) {
-	m := &liveMounts{images: map[fsverity.Digest]bool{}, seen: map[string]bool{}}
-	m.complete = seesAll(proc)
-	dirs, err := os.ReadDir(proc)
-	if err != nil {
-		return nil, false, fmt.Errorf("list processes: %w", err)
+// search is one look through /proc.
+type search struct {
+	proc   string
+	images map[fsverity.Digest]bool
+	unsure bool // something may be mounted that was not seen
+
+	tasks  map[string]bool // paths of those that were looked at
+	missed bool            // in this pass one was gone before it was looked at
+	views  map[view]bool
+	ids    map[int]bool    // of all mounts that were listed
+	within map[int]bool    // mounts that roots of tasks lie in
+	spaces map[string]bool // mount namespaces with tasks, "mnt:[INODE]"
+	files  map[string]bool // those that are mounted as files
+}
+
+func newSearch(proc string) *search {
+	return &search{
+		proc: proc, images: map[fsverity.Digest]bool{}, tasks: map[string]bool{}, views: map[view]bool{},
+		ids: map[int]bool{}, within: map[int]bool{}, spaces: map[string]bool{}, files: map[string]bool{},
 	}
-	for _, d := range dirs {
-		if _, err := strconv.Atoi(d.Name()); err != nil {
-			continue
+}
+
+// maxPasses bounds how often the tasks are listed, on a machine that starts new ones
+// all the time.
+const maxPasses = 16
+
+// run looks at tasks until it missed none: one that ended meanwhile may have left a
+// child in its namespace that wasn't there when the tasks were listed.
+func (s *search) run() error {
+	s.checkProc()
+	for range maxPasses {
+		s.missed = false
+		if err := s.pass(); err != nil {
+			return err
 		}
-		if err := m.add(filepath.Join(proc, d.Name())); err != nil {
-			return nil, false, err
-		}
-	}
-	return m.images, m.complete, nil
-}
-
-// seesAll tells whether /proc shows all processes: it is the first PID namespace's,
-// and hides none, of which process 1 is the first to be hidden.
-func seesAll(proc string) bool {
-	st, err := os.Stat(filepath.Join(proc, "self/ns/pid"))
-	if err != nil {
-		return false
-	}
-	sys, ok := st.Sys().(*syscall.Stat_t)
-	if !ok || sys.Ino != initialPIDNamespace {
-		return false
-	}
-	_, err = os.Stat(filepath.Join(proc, "1"))
-	return err == nil
-}
-
-// liveMounts collects from one mount namespace after the other.
-type liveMounts struct {
-	images   map[fsverity.Digest]bool
-	complete bool
-	seen     map[string]bool // namespaces
-}
-
-// add takes in what a process sees. One that has ended doesn't matter.
-func (m *liveMounts) add(process string) error {
-	ns, err := os.Readlink(filepath.Join(process, "ns/mnt"))
-	if err == nil && m.seen[ns] {
-		return nil
-	}
-	if err == nil {
-		var f *os.File
-		if f, err = os.Open(filepath.Join(process, "mountinfo")); err == nil {
-			defer f.Close()
-			err = parseMountinfo(f, m.entry)
+		if !s.missed {
+			break
 		}
 	}
-	switch {
-	case err == nil:
-		m.seen[ns] = true
-		return nil
-	case ended(err):
-		return nil
-	case errors.Is(err, fs.ErrPermission):
-		m.complete = m.complete && filepath.Base(process) == "1" && m.seesKernel(filepath.Dir(process))
-		return nil
+	s.unsure = s.unsure || s.missed
+	for id := range s.within {
+		s.unsure = s.unsure || !s.ids[id]
 	}
-	return fmt.Errorf("mounts of process %s: %w", filepath.Base(process), err)
-}
-
-// seesKernel looks at the kernel's own threads in place of process 1, which may have
-// rights that we don't have: it is in their mount namespace.
-func (m *liveMounts) seesKernel(proc string) bool {
-	name, err := os.ReadFile(filepath.Join(proc, "2/comm"))
-	if err != nil || string(name) != "kthreadd\n" {
-		return false
-	}
-	before := len(m.seen)
-	ns, err := os.Readlink(filepath.Join(proc, "2/ns/mnt"))
-	return err == nil && (m.seen[ns] || m.add(filepath.Join(proc, "2")) == nil && len(m.seen) > before)
-}
-
-// ended tells errors about a process that is no more, or that has no namespace any
-// more since it is about to end.
-func ended(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) || errors.Is(err, syscall.EINVAL)
-}
-
-// entry takes in a mount. One of unknown digest was not mounted by name or digest, and
-// is no one's that was recorded.
-func (m *liveMounts) entry(e infoEntry) error {
-	if mount, ours := e.ours(); ours && !mount.Digest.IsZero() {
-		m.images[mount.Digest] = true
+	for file := range s.files {
+		s.unsure = s.unsure || !s.spaces[file]
 	}
 	return nil
+}
+
+// initPIDs is the link of the first PID namespace, whose inode is PROC_PID_INIT_INO of
+// linux/proc_ns.h.
+const initPIDs = "pid:[4026531836]"
+
+// checkProc tells whether all processes are to be seen: those of other PID namespaces
+// are not, nor with the option hidepid of proc, which hides the first process too.
+func (s *search) checkProc() {
+	space, err := os.Readlink(s.proc + "/self/ns/pid")
+	if err != nil || space != initPIDs {
+		s.unsure = true
+	}
+	if _, err := os.Stat(s.proc + "/1/task"); err != nil {
+		s.unsure = true
+	}
+}
+
+// pass looks at all tasks that are new.
+func (s *search) pass() error {
+	processes, err := numbers(s.proc)
+	if err != nil {
+		return err
+	}
+	for _, p := range processes {
+		dir := s.proc + "/" + p + "/task"
+		// Each thread can have a mount namespace of its own.
+		tasks, err := numbers(dir)
+		if err != nil {
+			s.lost(err)
+		}
+		for _, t := range tasks {
+			s.task(dir + "/" + t)
+		}
+	}
+	return nil
+}
+
+// numbers lists the names in a directory that are numbers.
+func numbers(dir string) ([]string, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	list := names[:0]
+	for _, n := range names {
+		if n[0] >= '0' && n[0] <= '9' {
+			list = append(list, n)
+		}
+	}
+	return list, err
+}
+
+// lost takes the error about a task that couldn't be looked at. One that has ended
+// has no namespaces: EINVAL is a zombie's (fs/proc_namespace.c, mounts_open_common).
+func (s *search) lost(err error) {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
+		s.missed = true
+		return
+	}
+	s.unsure = true
+}
+
+// view is what tasks have in common that see the same mounts: namespace and root. Of
+// tasks that are not ours to look at it is the first mount that they see.
+type view struct {
+	space, root string
+	mount       int // the root's, since mounts can lie on each other
+}
+
+// task looks at the mounts that a task sees, unless another has the same view.
+func (s *search) task(path string) {
+	if s.tasks[path] {
+		return
+	}
+	s.tasks[path] = true
+	v, mayLook := viewOf(path)
+	if mayLook && s.views[v] {
+		return
+	}
+	f, err := os.Open(path + "/mountinfo")
+	if err != nil {
+		s.lost(err)
+		return
+	}
+	defer f.Close()
+	r := bufio.NewReader(f)
+	if !mayLook {
+		head, _ := r.Peek(r.Size())
+		v = view{}
+		v.root, _, _ = strings.Cut(string(head), "\n")
+		if s.views[v] {
+			return
+		}
+	}
+	s.views[v] = true
+	s.spaces[v.space] = true
+	rooted := false
+	err = parseMountinfo(r, func(e infoEntry) error {
+		rooted = rooted || e.Target == "/"
+		s.entry(e)
+		return nil
+	})
+	if err != nil {
+		s.lost(err)
+		return
+	}
+	if !rooted {
+		s.unlisted(path, v, mayLook)
+	}
+}
+
+// viewOf is false where the task's links may not be read.
+func viewOf(path string) (v view, ok bool) {
+	var err error
+	if v.space, err = os.Readlink(path + "/ns/mnt"); err != nil {
+		return v, false
+	}
+	if v.root, err = os.Readlink(path + "/root"); err != nil {
+		return v, false
+	}
+	id, _, err := rootMount(path)
+	v.mount = id
+	return v, err == nil
+}
+
+// rootMount is the mount that a task's root lies in, without a word to a FUSE server
+// that may not answer.
+func rootMount(path string) (id int, st unix.Statx_t, err error) {
+	err = unix.Statx(unix.AT_FDCWD, path+"/root", unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, 0, &st)
+	return int(st.Mnt_id), st, err
+}
+
+// unlisted is for a task whose root is no mount's, so that it doesn't see the one that
+// it lies in. Others may.
+func (s *search) unlisted(path string, v view, mayLook bool) {
+	id, st, err := rootMount(path)
+	switch {
+	case !mayLook || err != nil:
+		s.unsure = true
+	case st.Dev_major == 0: // no disk's: it may be an overlay or FUSE
+		s.within[id] = true
+	}
+}
+
+// entry takes one mount that a task sees.
+func (s *search) entry(e infoEntry) {
+	s.ids[e.ID] = true
+	if e.FSType == "nsfs" && strings.HasPrefix(e.Root, "mnt:") {
+		s.files[e.Root] = true
+	}
+	if d := e.image(); !d.IsZero() {
+		s.images[d] = true
+	}
+}
+
+// image is the digest of a mounted image, or zero. Other tools' overlays, of images that
+// may be in our stores too, have the source "composefs:" and the image's name, mostly its
+// digest.
+func (e infoEntry) image() fsverity.Digest {
+	if m, ours := e.ours(); ours {
+		return m.Digest
+	}
+	name, ok := strings.CutPrefix(e.Source, "composefs:")
+	if !ok || e.FSType != "overlay" {
+		return fsverity.Digest{}
+	}
+	d, _ := fsverity.ParseDigest(name)
+	return d
 }

@@ -37,3 +37,5 @@ func ParseMeta(b []byte) (a fsverity.Algorithm, formats []int, readOnly, writabl
 func ParseEntry(text string, a fsverity.Algorithm) (fsverity.Digest, error) {
 	return parseEntry(text, a)
 }
+
+func IsUUID(s string) bool { return isUUID(s) }

@@ -34,9 +34,9 @@ type GCOptions struct {
 	Full bool
 	// DryRun removes nothing.
 	DryRun bool
-	// Mounted gives the images that are mounted now, and whether those are all that
-	// may be. Nil: nobody knows, and what was mounted since BootID stays.
-	Mounted func() (images map[fsverity.Digest]bool, complete bool, err error)
+	// Mounted tells what is mounted now, and stays. Nil: nobody knows, and all that was
+	// mounted since BootID stays.
+	Mounted MountedFunc
 	// BootID is that of the running system; empty: live mounts are left alone.
 	BootID string
 	// Prune removes notes about entries of streams that are gone, as gone says or as
@@ -126,7 +126,7 @@ func (c *collector) look() (err error) {
 	if c.view, err = c.s.readView(); err != nil {
 		return err
 	}
-	return c.dropMounts()
+	return c.lookAtMounts()
 }
 
 func (c *collector) dryRun() error {

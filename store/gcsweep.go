@@ -177,12 +177,10 @@ func (c *collector) prune() (int, error) {
 	return c.o.Prune(func(entry string) bool { return gone[entry] }, c.o.DryRun)
 }
 
-// dropMounts takes the refs of mounts that are no more out of the view: those of
-// other boots, and of this one what is surely not mounted.
-func (c *collector) dropMounts() error {
-	if c.o.BootID == "" {
-		return nil
-	}
+// lookAtMounts takes the refs of mounts that are no more out of the view: those of other
+// boots, and of this one what is surely not mounted. What is mounted without a ref, since
+// the store couldn't be written then, is kept like what has one.
+func (c *collector) lookAtMounts() error {
 	mounted, complete := map[fsverity.Digest]bool{}, false
 	if c.o.Mounted != nil {
 		var err error
@@ -190,29 +188,37 @@ func (c *collector) dropMounts() error {
 			return err
 		}
 	}
-	over := func(r RefInfo) bool {
-		rest, ok := strings.CutPrefix(r.Name, livePrefix)
-		boot, hex, _ := strings.Cut(rest, "/")
-		if !ok {
-			return false
-		}
-		if boot != c.o.BootID {
-			return true
-		}
-		d, err := fsverity.ParseDigest(hex)
-		return err == nil && complete && !mounted[d]
-	}
-	refs := c.view.refs[Images]
-	c.view.refs[Images] = nil
+	v := c.view
+	refs := v.refs[Images]
+	v.refs[Images] = nil
 	for _, r := range refs {
-		if over(r) {
-			c.view.gone = append(c.view.gone, r)
+		if c.isOver(r, mounted, complete) {
+			v.gone = append(v.gone, r)
 		} else {
-			c.view.refs[Images] = append(c.view.refs[Images], r)
+			v.refs[Images] = append(v.refs[Images], r)
 		}
 	}
-	c.report.Mounts = int64(len(c.view.gone))
+	for _, e := range v.entries[Images] {
+		if mounted[e.Digest] {
+			v.refs[Images] = append(v.refs[Images], RefInfo{Name: livePrefix + c.o.BootID + "/" + e.Name, Entry: e.Name})
+		}
+	}
+	c.report.Mounts = int64(len(v.gone))
 	return nil
+}
+
+// isOver tells of a ref that it is that of a mount which is no more.
+func (c *collector) isOver(r RefInfo, mounted map[fsverity.Digest]bool, complete bool) bool {
+	rest, ok := strings.CutPrefix(r.Name, livePrefix)
+	if !ok || c.o.BootID == "" {
+		return false
+	}
+	boot, hex, _ := strings.Cut(rest, "/")
+	if boot != c.o.BootID {
+		return true
+	}
+	d, err := fsverity.ParseDigest(hex)
+	return err == nil && complete && !mounted[d]
 }
 
 // removeEmptyDirs removes the directories that a ref leaves empty, up to refs/.

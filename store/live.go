@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/flatroot/flatroot/fsverity"
+	"golang.org/x/sys/unix"
 )
 
 // livePrefix begins the refs of images that are mounted: flatroot/live/BOOTID/HEX. As
@@ -18,56 +19,85 @@ const livePrefix = "flatroot/live/"
 // bootIDPath has a UUID that is another one after each boot; random(4).
 const bootIDPath = "/proc/sys/kernel/random/boot_id"
 
-// BootID is the ID of the running system's boot.
+// BootID is the ID of the running system's boot. It fails where /proc doesn't show it.
 func BootID() (string, error) {
 	b, err := os.ReadFile(bootIDPath)
 	if err != nil {
 		return "", fmt.Errorf("read the boot's ID: %w", err)
 	}
-	id := strings.TrimSpace(string(b))
-	if err := checkName(id); err != nil {
-		return "", fmt.Errorf("%s: %w", bootIDPath, err)
+	id := strings.TrimSuffix(string(b), "\n")
+	if !isUUID(id) {
+		return "", fmt.Errorf("%s has %.80q, which is no UUID", bootIDPath, id)
 	}
 	return id, nil
 }
 
-// OpenToMount opens a store so that what is mounted of it can be recorded; one that
-// can't be written, as on a read-only file system or of another user, is opened
-// read-only.
-func OpenToMount(path string, o OpenOptions) (*Store, error) {
-	o.ReadOnly = false
-	s, err := Open(path, o)
-	if err == nil || errors.Is(err, ErrNotStore) || errors.Is(err, ErrOldStore) {
-		return s, err
+// isUUID knows the form that the kernel prints: 8-4-4-4-12 hexadecimal digits in
+// lower case.
+func isUUID(s string) bool {
+	if len(s) != 36 {
+		return false
 	}
-	o.ReadOnly = true
-	return Open(path, o)
+	for i, c := range []byte(s) {
+		if dash := i == 8 || i == 13 || i == 18 || i == 23; dash != (c == '-') || !dash && !isHex(c) {
+			return false
+		}
+	}
+	return true
 }
 
+func isHex(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' }
+
+// OpenToMount opens a store so that what is mounted of it can be recorded; one that
+// can't be written, as on a read-only file system or of another user, is opened
+// read-only. RecordMount says then why.
+func OpenToMount(path string, o OpenOptions) (*Store, error) {
+	o.ReadOnly = false
+	s, why := Open(path, o)
+	if why == nil || errors.Is(why, ErrNotStore) || errors.Is(why, ErrOldStore) {
+		return s, why
+	}
+	o.ReadOnly = true
+	s, err := Open(path, o)
+	if err == nil {
+		s.whyReadOnly = why
+	}
+	return s, err
+}
+
+// MountedFunc gives the images that are mounted now, and whether there can be no others.
+// It is mount.Mounted.
+type MountedFunc func() (images map[fsverity.Digest]bool, complete bool, err error)
+
 // RecordMount notes that an image is going to be mounted, so that no collection of
-// garbage takes away what it needs. It comes before the mount, and the store stays
-// open until that is made; if it fails, undo takes the note back. In a store that is
-// open read-only nothing is recorded: whoever can write it has to know what is mounted
-// from it.
-func (s *Store) RecordMount(d fsverity.Digest) (undo func(), err error) {
+// garbage takes away what it needs; what is no image of this store can't be noted. It
+// comes before the mount, and the store stays open until that is made. If nothing comes
+// of it, undo takes the note back, as the last thing that is done with the store.
+func (s *Store) RecordMount(d fsverity.Digest, mounted MountedFunc) (undo func(), err error) {
 	nothing := func() {}
-	if s.readOnly {
+	if _, err := s.Entry(Images, d.String()); errors.Is(err, ErrNotFound) {
 		return nothing, nil
 	}
 	boot, err := BootID()
 	if err != nil {
-		return nothing, err
+		return nothing, fmt.Errorf("record the mount: %w", err)
 	}
 	ref := livePrefix + boot + "/" + d.String()
-	if had, err := s.Ref(Images, ref); err == nil && had == d.String() {
-		return nothing, nil // it is another mount's too
-	}
 	if err := s.SetRef(Images, ref, d.String()); err != nil {
 		return nothing, fmt.Errorf("record the mount: %w", err)
 	}
-	return func() {
-		if s.RemoveRef(Images, ref) == nil { // else gc does it
-			s.removeEmptyDirs(Images, ref)
-		}
-	}, nil
+	return func() { s.forget(ref, d, mounted) }, nil
+}
+
+// forget removes the ref of an image that surely isn't mounted. Where that isn't sure,
+// or others have the store open, it is left to gc.
+func (s *Store) forget(ref string, d fsverity.Digest, mounted MountedFunc) {
+	// Whoever else is mounting the image has the shared lock until it can be seen.
+	if flock(s.root.fd, unix.LOCK_EX|unix.LOCK_NB) != nil {
+		return
+	}
+	images, complete, err := mounted()
+	if err == nil && complete && !images[d] && s.RemoveRef(Images, ref) == nil {
+		s.removeEmptyDirs(Images, ref)
+	}
 }

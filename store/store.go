@@ -66,6 +66,7 @@ type Store struct {
 	meta        meta
 	mode        Verity
 	readOnly    bool
+	whyReadOnly error // nil: it was asked for
 	exclusive   atomic.Bool
 
 	files    facts
@@ -179,7 +180,10 @@ func (s *Store) Sync() error {
 }
 
 func (s *Store) mayWrite() error {
-	if s.readOnly {
+	switch {
+	case s.whyReadOnly != nil:
+		return fmt.Errorf("store %s: %w: %w", s.root.path, ErrReadOnly, s.whyReadOnly)
+	case s.readOnly:
 		return fmt.Errorf("store %s: %w", s.root.path, ErrReadOnly)
 	}
 	return nil

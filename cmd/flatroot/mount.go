@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/flatroot/flatroot/fsverity"
 	"github.com/flatroot/flatroot/index"
@@ -97,10 +98,7 @@ func runMount(ctx context.Context, c console, m *mountRequest, stdout io.Writer)
 	if m.dryRun {
 		return printPlan(stdout, p, c.json)
 	}
-	undo, err := w.record()
-	if err != nil {
-		return err
-	}
+	undo := w.record(r.ExpectDigest, c.talk)
 	if err := p.Do(ctx); err != nil {
 		undo()
 		return err
@@ -149,7 +147,7 @@ type mountable struct {
 	image   *os.File
 	digest  fsverity.Digest // as the store says; zero for a path
 	objects []*os.File
-	store   *store.Store // whose lock keeps all in place until it is mounted; nil for a path
+	store   *store.Store // whose lock keeps all in place until it is mounted; nil: the objects are in none that is known
 	dirs    []*os.File   // objects but the store's
 	closed  bool
 }
@@ -166,12 +164,17 @@ func (m *mountable) request(q *mountRequest) (mount.Request, error) {
 	return r, q.options.Apply(&r)
 }
 
-// record keeps the image and its objects from being collected while it is mounted.
-func (m *mountable) record() (undo func(), err error) {
-	if m.store == nil {
-		return func() {}, nil
+// record keeps the image and its objects from being collected while it is mounted. Where that can't be written down, as
+// on a disk that is full or another user's, the mount is made nonetheless.
+func (m *mountable) record(d fsverity.Digest, talk func(format string, a ...any)) (undo func()) {
+	if m.store == nil || d.IsZero() {
+		return func() {}
 	}
-	return m.store.RecordMount(m.digest)
+	undo, err := m.store.RecordMount(d, mount.Mounted)
+	if err != nil && !errors.Is(err, unix.EROFS) { // there nobody removes anything
+		talk("%v; so only a flatroot gc that sees this mount spares what it needs", err)
+	}
+	return undo
 }
 
 // Close closes what is open; a mount needs none of it. It may be called again.
@@ -211,11 +214,13 @@ func (c console) openSpec(spec string, o mount.Options) (*mountable, error) {
 	return m, nil
 }
 
-// openPath opens an image file. Its objects are in the store, unless only other places were given.
+// openPath opens an image file. Its objects are in the store, unless only other places were given. A directory with objects
+// does for that; if it is a store, it is locked.
 func (m *mountable) openPath(c *console, path string, o mount.Options) (err error) {
 	dirs := o.Basedirs
 	if o.Store != "" || len(dirs) == 0 {
 		dirs = append(slices.Clip(dirs), filepath.Join(c.store, "objects"))
+		m.store, _ = store.OpenToMount(c.store, store.OpenOptions{Waiting: c.tellWaiting})
 	}
 	if m.dirs, err = mount.OpenObjects(dirs...); err != nil {
 		return err

@@ -132,7 +132,9 @@ func runMount(ctx context.Context, c *command, stdout io.Writer, say func(string
 	if c.fake {
 		return c.printPlan(p, stdout)
 	}
-	if err := w.recorded(func() error { return do(ctx, p, c) }); err != nil {
+	undo := w.record(r.ExpectDigest, say)
+	if err := do(ctx, p, c); err != nil {
+		undo()
 		return err
 	}
 	w.Close() // its lock would keep a collection of garbage waiting

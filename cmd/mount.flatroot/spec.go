@@ -1,14 +1,18 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/flatroot/flatroot/fsverity"
 	"github.com/flatroot/flatroot/mount"
+	"github.com/flatroot/flatroot/store"
 )
 
 // wanted is what a SPEC and its options lead to, opened.
@@ -16,10 +20,8 @@ type wanted struct {
 	image   *os.File
 	digest  fsverity.Digest // zero: none expected
 	objects []*os.File
-	closers []io.Closer // all of the above, and a store's lock
-	// record keeps a collection of garbage away from what is mounted; undo takes that
-	// back. Nil: it is from no store.
-	record func() (undo func(), err error)
+	closers []io.Closer  // all of the above, and the store with its lock
+	store   *store.Store // nil: the objects are in none that is known
 }
 
 func (w *wanted) Close() {
@@ -29,19 +31,17 @@ func (w *wanted) Close() {
 	w.closers = nil
 }
 
-// recorded mounts with a record of it, if it is from a store.
-func (w *wanted) recorded(mount func() error) error {
-	if w.record == nil {
-		return mount()
+// record keeps the image and its objects from being collected while it is mounted. Where
+// that can't be written down, as while a machine starts, the mount is made nonetheless.
+func (w *wanted) record(d fsverity.Digest, say func(string)) (undo func()) {
+	if w.store == nil || d.IsZero() {
+		return func() {}
 	}
-	undo, err := w.record()
-	if err != nil {
-		return err
+	undo, err := w.store.RecordMount(d, mount.Mounted)
+	if err != nil && !errors.Is(err, unix.EROFS) { // there nobody removes anything
+		say(fmt.Sprintf("%v; so only a flatroot gc that sees this mount spares what it needs", err))
 	}
-	if err = mount(); err != nil {
-		undo()
-	}
-	return err
+	return undo
 }
 
 // request is what the options make of it. What they name is the request's to
@@ -64,7 +64,7 @@ func resolve(c *command, waiting func(who string)) (*wanted, error) {
 	w := &wanted{digest: o.Digest}
 	var err error
 	if c.isPath() {
-		err = w.openPath(c)
+		err = w.openPath(c, waiting)
 	} else {
 		err = w.openStored(c, waiting)
 	}
@@ -83,11 +83,14 @@ func (c *command) isPath() bool {
 	return strings.HasPrefix(c.spec, "/") || strings.HasPrefix(c.spec, ".")
 }
 
-// openPath takes the image from a file. A store is but a place with objects then.
-func (w *wanted) openPath(c *command) error {
+// openPath takes the image from a file. A store is but a place with objects then, which
+// any directory with objects can be; if it is a store, it is locked.
+func (w *wanted) openPath(c *command, waiting func(who string)) error {
 	dirs := c.options.Basedirs
 	if c.options.Store != "" || len(dirs) == 0 {
-		dirs = append(dirs, filepath.Join(storeDir(c.options.Store), "objects"))
+		dir := storeDir(c.options.Store)
+		dirs = append(dirs, filepath.Join(dir, "objects"))
+		_ = w.openStore(dir, waiting)
 	}
 	if err := w.addObjects(dirs); err != nil {
 		return err

@@ -12,12 +12,10 @@ import (
 // openStored takes the image from a store, by digest or name. The store stays
 // open, and its lock keeps a collection of garbage away until the mount is there.
 func (w *wanted) openStored(c *command, waiting func(who string)) error {
-	dir := storeDir(c.options.Store)
-	s, err := store.OpenToMount(dir, store.OpenOptions{Waiting: waiting})
-	if err != nil {
+	if err := w.openStore(storeDir(c.options.Store), waiting); err != nil {
 		return err
 	}
-	w.closers = append(w.closers, s)
+	s := w.store
 	if err := w.addObjects(c.options.Basedirs); err != nil {
 		return err
 	}
@@ -34,8 +32,15 @@ func (w *wanted) openStored(c *command, waiting func(who string)) error {
 	}
 	w.setImage(image)
 	w.objects = append(w.objects, s.ObjectsDir()) // not nil: it has the image
-	w.record = func() (func(), error) { return s.RecordMount(d) }
 	return nil
+}
+
+func (w *wanted) openStore(dir string, waiting func(who string)) (err error) {
+	w.store, err = store.OpenToMount(dir, store.OpenOptions{Waiting: waiting})
+	if err == nil {
+		w.closers = append(w.closers, w.store)
+	}
+	return err
 }
 
 // specDigest is the digest of the image that SPEC stands for. Only what is
