@@ -39,3 +39,5 @@ func ParseEntry(text string, a fsverity.Algorithm) (fsverity.Digest, error) {
 }
 
 func IsUUID(s string) bool { return isUUID(s) }
+
+func ReadBootID(path string) (string, error) { return readBootID(path) }

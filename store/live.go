@@ -19,15 +19,32 @@ const livePrefix = "flatroot/live/"
 // bootIDPath has a UUID that is another one after each boot; random(4).
 const bootIDPath = "/proc/sys/kernel/random/boot_id"
 
-// BootID is the ID of the running system's boot. It fails where /proc doesn't show it.
-func BootID() (string, error) {
-	b, err := os.ReadFile(bootIDPath)
+// BootID is the ID of the running system's boot. It fails where /proc doesn't show it:
+// some containers see one of their own, by which a record would mean nothing to others,
+// and theirs nothing there.
+func BootID() (string, error) { return readBootID(bootIDPath) }
+
+func readBootID(path string) (string, error) {
+	f, err := os.Open(path)
 	if err != nil {
 		return "", fmt.Errorf("read the boot's ID: %w", err)
 	}
-	id := strings.TrimSuffix(string(b), "\n")
+	defer f.Close()
+	var st unix.Statfs_t
+	if err := retry(func() error { return unix.Fstatfs(int(f.Fd()), &st) }); err != nil {
+		return "", fmt.Errorf("read the boot's ID: %w", pathError("statfs", path, err))
+	}
+	if st.Type != unix.PROC_SUPER_MAGIC {
+		return "", fmt.Errorf("%s is not the kernel's own: something is mounted over it", path)
+	}
+	b := make([]byte, 64)
+	n, err := f.Read(b)
+	if err != nil {
+		return "", fmt.Errorf("read the boot's ID: %w", err)
+	}
+	id := strings.TrimSuffix(string(b[:n]), "\n")
 	if !isUUID(id) {
-		return "", fmt.Errorf("%s has %.80q, which is no UUID", bootIDPath, id)
+		return "", fmt.Errorf("%s has %.80q, which is no UUID", path, id)
 	}
 	return id, nil
 }
