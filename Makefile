@@ -5,6 +5,7 @@ PREFIX      ?= /usr/local
 BINDIR      ?= $(PREFIX)/bin
 MANDIR      ?= $(PREFIX)/share/man
 DATADIR     ?= $(PREFIX)/share
+UNITDIR     ?= $(PREFIX)/lib/systemd/system
 # mount(8) starts helpers from its own fixed list of directories, whatever the prefix is.
 HELPERDIR   ?= /usr/sbin
 DESTDIR     ?=
@@ -53,6 +54,10 @@ test-peers: ## also comparisons with C composefs and erofs-utils; as root (fetch
 test-vm: ## what needs fs-verity, in a virtual machine, as any user (fetched by tests/vm/setup.sh; KERNEL=forky: another kernel)
 	tests/vm/test.sh -kernel=$(KERNEL) $(TESTFLAGS)
 
+.PHONY: crash
+crash: ## kill, fail and cut from power at every point, then look whether anything was lost; as root
+	FLATROOT_TEST=crash $(TEST) ./tests/crash/... ./tests/powercut/... $(wildcard ./tests/soak)
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, syntax of the shell scripts
 	@files=$$(git ls-files -z -- '*.go' | xargs -0 gofmt -l); \
@@ -80,6 +85,7 @@ bench: build ## ratios to the peers, interleaved runs; as root; makes the corpus
 .PHONY: nightly
 nightly: ## the long figures: all suites at nightly size, ten minutes a fuzz target, the benchmarks
 	FLATROOT_NIGHTLY=1 $(MAKE) test-peers RACE=1 TESTFLAGS='-timeout=4h'
+	FLATROOT_NIGHTLY=1 $(MAKE) crash TESTFLAGS='-timeout=12h -v'
 	$(MAKE) test-vm
 	$(MAKE) test-vm KERNEL=forky
 	$(MAKE) fuzz FUZZTIME=10m
@@ -101,7 +107,7 @@ man: build ## man pages, from the help texts, in bin/man
 	bin/flatroot man bin/man
 
 .PHONY: install
-install: man ## binaries, names that mount(8) and umount(8) look for, man pages, completions (DESTDIR, PREFIX, HELPERDIR)
+install: man ## binaries, names that mount(8) and umount(8) look for, man pages, completions, units (DESTDIR, PREFIX, HELPERDIR)
 	install -D -m 755 bin/flatroot $(DESTDIR)$(BINDIR)/flatroot
 	install -D -m 755 bin/mount.flatroot $(DESTDIR)$(HELPERDIR)/mount.flatroot
 	for name in mount.composefs umount.flatroot umount.fuse.flatroot; do \
@@ -110,6 +116,9 @@ install: man ## binaries, names that mount(8) and umount(8) look for, man pages,
 	for page in bin/man/*.[1-8]; do \
 		install -D -m 644 "$$page" "$(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}" || exit 1; \
 	done
+	install -d $(DESTDIR)$(UNITDIR)
+	sed 's|/usr/local/bin|$(BINDIR)|' doc/examples/flatroot-fsck.service >$(DESTDIR)$(UNITDIR)/flatroot-fsck.service
+	install -m 644 doc/examples/flatroot-fsck.timer $(DESTDIR)$(UNITDIR)/flatroot-fsck.timer
 	install -d $(DESTDIR)$(DATADIR)/bash-completion/completions $(DESTDIR)$(DATADIR)/zsh/site-functions \
 		$(DESTDIR)$(DATADIR)/fish/vendor_completions.d
 	bin/flatroot completion bash >$(DESTDIR)$(DATADIR)/bash-completion/completions/flatroot

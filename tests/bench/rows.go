@@ -41,6 +41,16 @@ func rows() []row {
 			ours: pull("server-gzip", "v1", fresh), peer: umociChain("server-gzip", "v1"), pairs: 3,
 		},
 		row{
+			name: "fsck of the store of server v1; `fsverity digest` of its objects", goal: "≤ 1.1, wall ≤ 0.6", needs: "server-zstd",
+			setup: func(s *settings) error { return after(fresh, pull("server-zstd", "v1", nil))(s) },
+			ours: side{command: func(s *settings) []string {
+				return []string{s.flatroot, "--store", s.path("store"), "--progress", "none", "fsck"}
+			}},
+			peer: side{command: func(s *settings) []string {
+				return []string{"sh", "-c", `find "$1" -type f -print0 | xargs -0 fsverity digest`, "sh", s.path("store/objects")}
+			}},
+		},
+		row{
 			name: "digest of a file of 1 GiB; `fsverity digest`", goal: "≤ 0.6", setup: bigFile,
 			ours: side{command: func(s *settings) []string { return []string{s.link("composefs-info"), "measure-file", s.path("big")} }},
 			peer: side{command: func(s *settings) []string { return []string{"fsverity", "digest", s.path("big")} }},
