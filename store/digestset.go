@@ -39,6 +39,25 @@ func (s *digestSet) add(d fsverity.Digest) {
 	s.pieces[last] = d.AppendTo(s.pieces[last])
 }
 
+// filled is how far a set was filled: its pieces, and the bytes in the last one.
+type filled struct{ pieces, last int }
+
+func (s *digestSet) mark() filled {
+	n := len(s.pieces)
+	if n == 0 {
+		return filled{}
+	}
+	return filled{n, len(s.pieces[n-1])}
+}
+
+// undo takes out what was put in since mark.
+func (s *digestSet) undo(to filled) {
+	s.pieces = s.pieces[:to.pieces]
+	if to.pieces > 0 {
+		s.pieces[to.pieces-1] = s.pieces[to.pieces-1][:to.last]
+	}
+}
+
 func slot(raw []byte) int { return int(binary.BigEndian.Uint16(raw)) }
 
 // each calls f for every digest that was put in.
@@ -81,7 +100,9 @@ func (s *digestSet) compact(bounds []uint32) {
 	for i := range setSlots {
 		s.start[i] = uint32(to)
 		part := rawDigests{s.raw[int(bounds[i])*n : int(bounds[i+1])*n], n}
-		sort.Sort(part)
+		if part.Len() > 1 {
+			sort.Sort(part)
+		}
 		for k := range part.Len() {
 			d := part.at(k)
 			if to > int(s.start[i]) && bytes.Equal(d, s.raw[(to-1)*n:to*n]) {
@@ -113,18 +134,32 @@ func (r rawDigests) Swap(i, j int) {
 
 func (s *digestSet) len() int { return len(s.raw) / s.alg.Size() }
 
-// keep marks a digest, if it is in the set.
-func (s *digestSet) keep(d fsverity.Digest) {
+// find gives the place of a digest, or -1.
+func (s *digestSet) find(d fsverity.Digest) int {
 	if d.Algorithm() != s.alg || len(s.raw) == 0 {
-		return
+		return -1
 	}
 	var b [64]byte
 	key, n := d.AppendTo(b[:0]), s.alg.Size()
 	lo, hi := int(s.start[slot(key)]), int(s.start[slot(key)+1])
 	i := lo + sort.Search(hi-lo, func(i int) bool { return bytes.Compare(s.raw[(lo+i)*n:(lo+i+1)*n], key) >= 0 })
 	if i < hi && bytes.Equal(s.raw[i*n:(i+1)*n], key) {
+		return i
+	}
+	return -1
+}
+
+// keep marks a digest, if it is in the set.
+func (s *digestSet) keep(d fsverity.Digest) {
+	if i := s.find(d); i >= 0 {
 		s.kept[i/64] |= 1 << (i % 64)
 	}
+}
+
+// keeps tells whether a digest is in the set and marked.
+func (s *digestSet) keeps(d fsverity.Digest) bool {
+	i := s.find(d)
+	return i >= 0 && s.isKept(i)
 }
 
 func (s *digestSet) isKept(i int) bool { return s.kept[i/64]>>(i%64)&1 != 0 }

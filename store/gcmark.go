@@ -14,8 +14,10 @@ type sweepPlan struct {
 	entries map[Kind][]EntryInfo // that have lost their names
 	links   []deadLink           // traces of earlier ones; those among them that live just go
 	// parents are the dead streams and images themselves: they go last, since they
-	// are the only ones that tell what else is to go.
+	// are the only ones that tell what else is to go. In order, a stream without an
+	// entry comes before those that lead to it: it has no other trace.
 	parents map[fsverity.Digest]bool
+	order   []fsverity.Digest
 	bury    []fsverity.Digest // streams that can't be read and have no entry
 	objects *digestSet        // candidates; those that are kept in it stay
 }
@@ -199,12 +201,17 @@ func (t *tracing) dead(k Kind, d fsverity.Digest, p *sweepPlan) error {
 	if k == Images {
 		trace = t.deadImage
 	}
+	before := t.objects.mark()
 	err := trace(d, p)
+	if err != nil { // it may come after some references
+		t.objects.undo(before)
+	}
 	if errors.Is(err, ErrNotFound) || err != nil && p.full {
 		err = nil // it has gone already; or all objects are looked at
 	}
 	if err == nil {
 		p.parents[d] = true
+		p.order = append(p.order, d)
 		t.objects.add(d)
 	}
 	return err
@@ -242,18 +249,10 @@ func (t *tracing) deadImage(d fsverity.Digest, _ *sweepPlan) error {
 	if t.covered[d] {
 		return nil
 	}
-	var found []fsverity.Digest // an error may come after some
-	err := t.trace(Images, d, func(_ Edge, to fsverity.Digest) error {
-		found = append(found, to)
+	return t.trace(Images, d, func(_ Edge, to fsverity.Digest) error {
+		t.objects.add(to)
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	for _, to := range found {
-		t.objects.add(to)
-	}
-	return nil
 }
 
 // addAll makes candidates of all objects that there are.

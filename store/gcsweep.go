@@ -14,6 +14,9 @@ import (
 func (c *collector) sweep() error {
 	p := c.plan
 	for _, r := range c.view.gone {
+		if err := c.ctx.Err(); err != nil {
+			return err
+		}
 		if err := c.s.RemoveRef(Images, r.Name); err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
@@ -22,6 +25,9 @@ func (c *collector) sweep() error {
 	links := slices.Clone(p.links)
 	for _, k := range []Kind{Streams, Images} {
 		for _, e := range p.entries[k] {
+			if err := c.ctx.Err(); err != nil {
+				return err
+			}
 			l, err := c.s.bury(k, e)
 			if err != nil {
 				return err
@@ -40,12 +46,13 @@ func (c *collector) sweep() error {
 			return err
 		}
 	}
-	for _, parents := range []bool{false, true} {
-		if err := c.removeObjects(parents); err != nil {
-			return err
-		}
+	if err := c.removeObjects(); err != nil {
+		return err
 	}
 	for _, l := range links {
+		if err := c.ctx.Err(); err != nil {
+			return err
+		}
 		if err := c.s.RemoveNote(deadDirOf(l.kind), l.name); err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
@@ -53,33 +60,48 @@ func (c *collector) sweep() error {
 	return nil
 }
 
-// removeObjects removes the candidates that nobody keeps: those that tell of others,
-// or the others.
-func (c *collector) removeObjects(parents bool) error {
-	set := c.plan.objects
+// removeObjects removes the candidates that nobody keeps, and then those of them that
+// tell of others.
+func (c *collector) removeObjects() error {
 	bad, err := c.s.noteNames(notesBad)
 	if err != nil {
 		return err
 	}
-	for i := range set.len() {
-		if set.isKept(i) {
+	p := c.plan
+	for i := range p.objects.len() {
+		if p.objects.isKept(i) {
 			continue
 		}
-		d := set.at(i)
-		if c.plan.parents[d] != parents {
-			continue
-		}
-		if i%1024 == 0 && c.ctx.Err() != nil {
-			return c.ctx.Err()
-		}
-		if err := c.s.RemoveObject(d); err != nil && !errors.Is(err, ErrNotFound) {
-			return err
-		}
-		if bad[d.String()] {
-			if err := c.s.RemoveNote(notesBad, d.String()); err != nil && !errors.Is(err, ErrNotFound) {
+		if d := p.objects.at(i); !p.parents[d] {
+			if err := c.removeObject(d, bad); err != nil {
 				return err
 			}
 		}
+	}
+	for _, d := range p.order {
+		if p.objects.keeps(d) {
+			continue
+		}
+		if err := c.removeObject(d, bad); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeObject removes an object and the note that it is damaged.
+func (c *collector) removeObject(d fsverity.Digest, bad map[string]bool) error {
+	if err := c.ctx.Err(); err != nil {
+		return err
+	}
+	if err := c.s.RemoveObject(d); err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	if !bad[d.String()] {
+		return nil
+	}
+	if err := c.s.RemoveNote(notesBad, d.String()); err != nil && !errors.Is(err, ErrNotFound) {
+		return err
 	}
 	return nil
 }

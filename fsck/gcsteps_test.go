@@ -1,0 +1,99 @@
+package fsck_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/flatroot/flatroot/fsck"
+	"github.com/flatroot/flatroot/fsverity"
+	"github.com/flatroot/flatroot/store"
+	"github.com/flatroot/flatroot/store/stream"
+	"github.com/flatroot/flatroot/tests/testenv"
+)
+
+var errStep = errors.New("stopped by the test")
+
+// steps is a context that ends when it is asked for the n-th time. A collection of garbage asks before each step, so that it
+// can be stopped between any two.
+type steps struct {
+	context.Context
+	left int
+}
+
+func (s *steps) Err() error {
+	if s.left--; s.left < 0 {
+		return errStep
+	}
+	return nil
+}
+
+// hidden makes a dead config that leads to streams without entries, one behind the other.
+func (g *graphWorld) hidden() {
+	inner := g.stream(stream.OCILayer, nil, []fsverity.Digest{g.text(), g.text()})
+	for range 3 {
+		refs := []stream.NamedRef{{Name: g.digestName(), ID: inner}}
+		inner = g.stream(stream.OCIConfig, refs, []fsverity.Digest{g.text()})
+	}
+	g.link(store.Streams, "oci-config-"+g.digestName(), inner)
+}
+
+// rubbish is a store with much to remove.
+func rubbish(t *testing.T, seed uint64) *graphWorld {
+	g := newGraphWorld(t, seed)
+	for range 2 {
+		g.grow()
+	}
+	g.hidden()
+	g.must(g.s.Settled())
+	g.shrink()
+	return g
+}
+
+// TestGCStopped stops a collection between any two steps: all that is needed is there, and the next one, which looks only
+// at what has lost its names, removes the rest.
+func TestGCStopped(t *testing.T) {
+	seeds := uint64(2)
+	if testenv.Nightly() {
+		seeds = 40
+	}
+	for seed := range seeds {
+		g, full, stops := rubbish(t, seed), seed%2 == 1, 0
+		for ; g.copy(t).stopAt(fmt.Sprintf("seed %d, full %v, stopped at step %d", seed, full, stops), full, stops); stops++ {
+		}
+		if stops < 20 {
+			t.Errorf("seed %d: %d steps only", seed, stops)
+		}
+	}
+}
+
+// copy is another store of the same content.
+func (g *graphWorld) copy(t *testing.T) *graphWorld {
+	to := filepath.Join(fastDir(t), "store")
+	if out, err := exec.Command("cp", "-a", g.s.Dir(), to).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	s, err := store.Open(to, store.OpenOptions{})
+	g.must(err)
+	return &graphWorld{world: &world{t: t, s: s}}
+}
+
+// stopAt stops a collection at a step, and tells whether it got there.
+func (g *graphWorld) stopAt(what string, full bool, step int) bool {
+	defer g.s.Close()
+	want := g.model()
+	_, err := g.s.GC(&steps{context.Background(), step}, store.GCOptions{Tracers: fsck.Tracers(), Full: full})
+	if err != nil && !errors.Is(err, errStep) {
+		g.t.Fatalf("%s: %v", what, err)
+	}
+	for d := range want.objects {
+		if !g.has(d) {
+			g.t.Fatalf("%s: object %s is needed and gone", what, d)
+		}
+	}
+	g.collect(what, store.GCOptions{})
+	return err != nil
+}
