@@ -41,3 +41,5 @@ func ParseEntry(text string, a fsverity.Algorithm) (fsverity.Digest, error) {
 func IsUUID(s string) bool { return isUUID(s) }
 
 func ReadBootID(path string) (string, error) { return readBootID(path) }
+
+func (s *Store) UncleanMarks() ([]string, error) { return s.uncleanMarks() }

@@ -29,16 +29,36 @@ func (s *Store) putting() error {
 	if s.mark.name != "" {
 		return nil
 	}
+	return s.makeMark()
+}
+
+// makeMark locks the file before it has a name that others look at: they would take it
+// for that of a process which is gone.
+func (s *Store) makeMark() error {
 	name := randomSuffix()
-	f, err := s.OpenFile(uncleanDir+"/"+name, os.O_CREATE|os.O_EXCL|os.O_RDWR)
+	f, err := s.OpenFile(uncleanDir+"/"+privatePrefix+name, os.O_CREATE|os.O_EXCL|os.O_RDWR)
 	if err != nil {
 		return err
 	}
-	if err := flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return errors.Join(err, f.Close(), s.RemoveNote(uncleanDir, name))
+	err = flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		err = s.renamePrivate(uncleanDir, privatePrefix+name, name)
+	}
+	if err != nil {
+		return errors.Join(s.privateError(uncleanDir, err), f.Close(), s.RemoveNote(uncleanDir, privatePrefix+name))
 	}
 	s.mark.name, s.mark.file = name, f
 	return nil
+}
+
+// renamePrivate gives a file in flatroot/where another name.
+func (s *Store) renamePrivate(where, from, to string) error {
+	at, err := privateSub(s.root, where, false)
+	if err != nil {
+		return err
+	}
+	defer at.close()
+	return rename(at, from, at, to)
 }
 
 // Settled says that every object which was put so far has a name, in a stream or image
@@ -100,7 +120,11 @@ func (s *Store) isGone(name string) (bool, error) {
 	if err == unix.EWOULDBLOCK {
 		return false, nil
 	}
-	return err == nil, err
+	var st unix.Stat_t
+	if err == nil {
+		err = unix.Fstat(int(f.Fd()), &st)
+	}
+	return err == nil && st.Nlink > 0, err // without a name it was just settled
 }
 
 // crash is whether a writer had died before this Store first looked.
