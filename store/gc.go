@@ -106,13 +106,8 @@ func (c *collector) run() error {
 	if err := c.s.mayWrite(); err != nil {
 		return err
 	}
-	if err := c.look(); err != nil {
+	if err := c.prepare(); err != nil {
 		return err
-	}
-	if !c.o.Full {
-		if err := c.makePlan(false); err != nil {
-			return err
-		}
 	}
 	if err := c.s.LockExclusive(c.ctx, c.o.Waiting); err != nil {
 		return err
@@ -121,43 +116,44 @@ func (c *collector) run() error {
 	return errors.Join(err, c.s.LockShared())
 }
 
-// look reads refs and entries, without those of mounts that are no more.
+// look reads refs and entries, without those of mounts that are no more, and the marks
+// of writers that are gone.
 func (c *collector) look() (err error) {
 	if c.view, err = c.s.readView(); err != nil {
+		return err
+	}
+	if c.view.marks, err = c.s.uncleanMarks(); err != nil {
 		return err
 	}
 	return c.lookAtMounts()
 }
 
-func (c *collector) dryRun() error {
-	c.report.DryRun = true
+// prepare looks and decides.
+func (c *collector) prepare() error {
 	if err := c.look(); err != nil {
 		return err
 	}
-	marks, err := c.s.uncleanMarks()
-	if err != nil {
-		return err
-	}
-	if err := c.makePlan(c.o.Full || len(marks) > 0); err != nil {
-		return err
-	}
-	return c.countLeftovers(len(marks))
+	return c.makePlan(c.o.Full || len(c.view.marks) > 0)
 }
 
-// locked does the rest, under the exclusive lock.
+func (c *collector) dryRun() error {
+	c.report.DryRun = true
+	if err := c.prepare(); err != nil {
+		return err
+	}
+	return c.countLeftovers()
+}
+
+// locked does the rest, under the exclusive lock. What was decided before stands if refs,
+// entries and marks are as they were: no object is named that was not, and whoever put
+// others since has left a mark.
 func (c *collector) locked() error {
 	before := c.view
 	if err := c.look(); err != nil {
 		return err
 	}
-	// Nobody else has the store open, so whoever made these is gone.
-	marks, err := c.s.uncleanMarks()
-	if err != nil {
-		return err
-	}
-	full := c.o.Full || len(marks) > 0
-	if full || !reflect.DeepEqual(before, c.view) {
-		if err := c.makePlan(full); err != nil {
+	if !reflect.DeepEqual(before, c.view) {
+		if err := c.makePlan(c.o.Full || len(c.view.marks) > 0); err != nil {
 			return err
 		}
 	}
@@ -167,7 +163,7 @@ func (c *collector) locked() error {
 	if err := c.sweep(); err != nil {
 		return err
 	}
-	return c.tidy(marks)
+	return c.tidy()
 }
 
 // view is what a store's refs and entries are at one time.
@@ -176,6 +172,7 @@ type view struct {
 	entries map[Kind][]EntryInfo
 	dead    []deadLink
 	gone    []RefInfo // of mounts that are no more
+	marks   []string  // of writers that are gone
 }
 
 // readView fails with the first thing that can't be read: what it leads to is not

@@ -120,7 +120,7 @@ func (s *Store) noteNames(where string) (map[string]bool, error) {
 
 // tidy removes what has no more use: marks, now that all objects were looked at;
 // temporary names; files in quarantine that were replaced; notes.
-func (c *collector) tidy(marks []string) error {
+func (c *collector) tidy() error {
 	n, err := c.s.RemoveLeftovers()
 	c.report.Leftovers += int64(n)
 	if err != nil {
@@ -141,7 +141,7 @@ func (c *collector) tidy(marks []string) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range marks {
+	for _, name := range c.view.marks {
 		if err := c.s.RemoveNote(uncleanDir, name); err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
@@ -173,7 +173,7 @@ func (c *collector) replaced() ([]string, error) {
 }
 
 // countLeftovers is what tidy would do.
-func (c *collector) countLeftovers(marks int) error {
+func (c *collector) countLeftovers() error {
 	unfinished, err := c.s.Unfinished()
 	if err != nil {
 		return err
@@ -183,7 +183,7 @@ func (c *collector) countLeftovers(marks int) error {
 		return err
 	}
 	notes, err := c.prune()
-	c.report.Leftovers = int64(len(unfinished) + marks + len(replaced) + notes)
+	c.report.Leftovers = int64(len(unfinished) + len(c.view.marks) + len(replaced) + notes)
 	return err
 }
 
