@@ -96,6 +96,10 @@ func (s *search) checkProc() {
 // pass looks at all tasks that are new.
 func (s *search) pass() error {
 	processes, err := numbers(s.proc)
+	if errors.Is(err, unix.ENOENT) {
+		s.unsure = true
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -168,8 +168,13 @@ func TestMountedLost(t *testing.T) {
 }
 
 func TestMountedNoProc(t *testing.T) {
-	if err := newSearch(t.TempDir() + "/none").run(); !errors.Is(err, os.ErrNotExist) {
+	file := t.TempDir() + "/file"
+	must(t, os.WriteFile(file, nil, 0o644))
+	if err := newSearch(file).run(); !errors.Is(err, unix.ENOTDIR) {
 		t.Errorf("%v", err)
+	}
+	if s := newSearch(file[:len(file)-4] + "none"); s.run() != nil || !s.unsure {
+		t.Error("without proc nothing is known, which is no error")
 	}
 }
 

@@ -207,3 +207,30 @@ func TestOpenToMountReadOnly(t *testing.T) {
 		t.Error("something was written")
 	}
 }
+
+// BenchmarkRecordMount is what a record adds to a mount: the first since the boot, which makes directories, and one of an
+// image that is mounted already.
+func BenchmarkRecordMount(b *testing.B) {
+	s := newStore(b)
+	d := put(b, s, "image")
+	_, err := s.Link(store.Images, d.String(), d)
+	must(b, err)
+	record := func(b *testing.B) (undo func()) {
+		undo, err := s.RecordMount(d, mountedAre(true, nil))
+		must(b, err)
+		return undo
+	}
+	b.Run("first", func(b *testing.B) {
+		for b.Loop() {
+			undo := record(b)
+			b.StopTimer()
+			undo()
+			b.StartTimer()
+		}
+	})
+	b.Run("again", func(b *testing.B) {
+		for b.Loop() {
+			record(b)
+		}
+	})
+}

@@ -47,10 +47,8 @@ func runGC(ctx context.Context, c console, o store.GCOptions, stdout io.Writer) 
 	}
 	defer s.Close()
 	o.Tracers, o.Waiting = fsck.Tracers(), c.tellWaiting
-	// Where that can't be told, as without /proc, all records of mounts stay.
-	if o.BootID, err = store.BootID(); err == nil {
-		o.Mounted = mount.Mounted
-	}
+	o.Mounted = mount.Mounted
+	o.BootID, _ = store.BootID() // without it all records of mounts stay, as in some containers
 	o.Prune = func(gone func(string) bool, dry bool) (int, error) { return index.PruneNotes(s, gone, dry) }
 	r, err := s.GC(ctx, o)
 	for _, u := range r.Unreadable {
