@@ -53,7 +53,9 @@ verity=auto (the default) checks all that kernel and file systems can; verity=re
 
 mode=native is the kernel's EROFS and overlayfs; mode=hybrid has a FUSE server for names and attributes, and overlayfs for content; mode=fuse a FUSE server for all of it. mode=auto (the default) takes the first that can check what was asked for; flatroot doctor says which can be had.
 
-Of the image the kernel checks each block (kernel), a copy in sealed memory was checked (sealed), the FUSE server checks each block that it uses (blocks), or the file was checked once, when it was mounted (once). Objects are checked by the kernel, by the FUSE server (user), or not at all.`
+Of the image the kernel checks each block (kernel), a copy in sealed memory was checked (sealed), the FUSE server checks each block that it uses (blocks), or the file was checked once, when it was mounted (once). Objects are checked by the kernel, by the FUSE server (user), or not at all.
+
+A mounted image stays in its store even if its name is removed: the mount is recorded there, and gc looks at what is mounted. Of an image that is given by its path this holds if the option digest is given too, and the image is one of the store's.`
 
 // mountRequest is what a command line asks to be mounted.
 type mountRequest struct {

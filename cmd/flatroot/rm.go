@@ -11,7 +11,7 @@ func rmCommand() *command {
 	return &command{
 		name: "rm", args: "NAME...", min: 1, max: -1,
 		usage: "take names from images",
-		about: `Takes names away. An image that has no name any more, and all that only it has, stays in the store until garbage is collected. Mounts go on. All names that are there are removed even if others are not; the exit status is 1 then.`,
+		about: `Takes names away. An image that has no name any more, and all that only it has, stays in the store until garbage is collected, and as long as it is mounted: mounts go on. All names that are there are removed even if others are not; the exit status is 1 then.`,
 		examples: []example{
 			{"two names", "flatroot rm web web-previous"},
 		},

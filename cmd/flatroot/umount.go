@@ -13,7 +13,9 @@ func umountCommand() *command {
 	return &command{
 		name: "umount", args: "DIR...", min: 1, max: -1,
 		usage: "unmount images",
-		about: `Ends the topmost mount on each DIR, if it is one of an image. What else is mounted there stays, unless --force is given.`,
+		about: `Ends the topmost mount on each DIR, if it is one of an image. What else is mounted there stays, unless --force is given.
+
+An image that has no name any more goes with the next flatroot gc after its last mount. A mount that is taken away while in use (--lazy) counts as ended then.`,
 		flags: []cli.Flag{
 			&cli.BoolFlag{Name: "lazy", Aliases: []string{"l"}, Usage: "take the mount away now, and end it when nobody uses it any more"},
 			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "unmount whatever is mounted there"},
