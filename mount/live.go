@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -169,27 +170,19 @@ func (s *search) task(path string) {
 	defer f.Close()
 	r := bufio.NewReader(f)
 	if !mayLook {
-		head, _ := r.Peek(r.Size())
-		v = view{}
-		v.root, _, _ = strings.Cut(string(head), "\n")
+		v = firstLine(r)
 		if s.views[v] {
 			return
 		}
 	}
 	s.views[v] = true
 	s.spaces[v.space] = true
-	rooted := false
-	err = parseMountinfo(r, func(e infoEntry) error {
-		rooted = rooted || e.Target == "/"
-		s.entry(e)
-		return nil
-	})
+	rooted, err := s.read(r)
 	if err != nil {
 		s.lost(err)
-		return
 	}
 	if !rooted {
-		s.unlisted(path, v, mayLook)
+		s.unlisted(path, mayLook)
 	}
 }
 
@@ -202,27 +195,43 @@ func viewOf(path string) (v view, ok bool) {
 	if v.root, err = os.Readlink(path + "/root"); err != nil {
 		return v, false
 	}
-	id, _, err := rootMount(path)
-	v.mount = id
+	st, err := rootMount(path)
+	v.mount = int(st.Mnt_id)
 	return v, err == nil
 }
 
-// rootMount is the mount that a task's root lies in, without a word to a FUSE server
-// that may not answer.
-func rootMount(path string) (id int, st unix.Statx_t, err error) {
+func firstLine(r *bufio.Reader) (v view) {
+	head, _ := r.Peek(r.Size())
+	v.root, _, _ = strings.Cut(string(head), "\n")
+	return v
+}
+
+// rootMount tells of the mount that a task's root lies in, without a word to a FUSE
+// server, which may not answer.
+func rootMount(path string) (st unix.Statx_t, err error) {
 	err = unix.Statx(unix.AT_FDCWD, path+"/root", unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, 0, &st)
-	return int(st.Mnt_id), st, err
+	return st, err
+}
+
+// read takes a list of mounts, and tells whether the root of who sees them is among them.
+func (s *search) read(mountinfo io.Reader) (rooted bool, err error) {
+	err = parseMountinfo(mountinfo, func(e infoEntry) error {
+		rooted = rooted || e.Target == "/"
+		s.entry(e)
+		return nil
+	})
+	return rooted, err
 }
 
 // unlisted is for a task whose root is no mount's, so that it doesn't see the one that
 // it lies in. Others may.
-func (s *search) unlisted(path string, v view, mayLook bool) {
-	id, st, err := rootMount(path)
+func (s *search) unlisted(path string, mayLook bool) {
+	st, err := rootMount(path)
 	switch {
 	case !mayLook || err != nil:
 		s.unsure = true
 	case st.Dev_major == 0: // no disk's: it may be an overlay or FUSE
-		s.within[id] = true
+		s.within[int(st.Mnt_id)] = true
 	}
 }
 
