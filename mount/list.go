@@ -72,6 +72,22 @@ func (e infoEntry) ours() (Mount, bool) {
 	return m, true
 }
 
+// At returns our mount on target, if it is the topmost there.
+func At(target string) (Mount, error) {
+	path, err := realPath(target)
+	if err != nil {
+		return Mount{}, err
+	}
+	f, err := os.Open(mountinfoPath)
+	if err != nil {
+		return Mount{}, err
+	}
+	defer f.Close()
+	top, err := mayUnmount(f, path, UnmountOptions{})
+	m, _ := top.ours()
+	return m, err
+}
+
 // UnmountOptions change what Unmount does.
 type UnmountOptions struct {
 	Force bool // unmount whatever is mounted there

@@ -18,6 +18,8 @@ var (
 	ErrNotFound = errors.New("not in the store")
 	// ErrFeature: meta.json names a feature that this version does not know.
 	ErrFeature = errors.New("made for a newer version")
+	// ErrLocked: another process has the store, and it was not to be waited for.
+	ErrLocked = errors.New("another process has the store locked")
 	// ErrNotExclusive: what only the exclusive lock permits was tried without it.
 	ErrNotExclusive = errors.New("the store is not locked exclusively")
 )

@@ -11,9 +11,9 @@ import (
 )
 
 // livePrefix begins the refs of images that are mounted: flatroot/live/BOOTID/HEX. As
-// refs they are honoured by other tools' collection of garbage too. A mount does not
-// take its ref away when it ends: gc does, when it sees that nothing is mounted, or
-// that the system was booted since.
+// refs they are honoured by other tools' collection of garbage too. Whoever unmounts takes
+// the ref away if it surely was the last mount; else gc does, when it sees that nothing
+// is mounted, or that the system was booted since.
 const livePrefix = "flatroot/live/"
 
 // bootIDPath has a UUID that is another one after each boot; random(4).
@@ -104,6 +104,24 @@ func (s *Store) RecordMount(d fsverity.Digest, mounted MountedFunc) (undo func()
 		return nothing, fmt.Errorf("record the mount: %w", err)
 	}
 	return func() { s.forget(ref, d, mounted) }, nil
+}
+
+// ForgetMount removes the record of an image that was mounted from the store at path, if
+// it surely isn't any more. It waits for nobody: what it can't do is left to gc.
+func ForgetMount(path string, d fsverity.Digest, mounted MountedFunc) {
+	boot, err := BootID()
+	if err != nil {
+		return
+	}
+	s, err := Open(path, OpenOptions{NoWait: true})
+	if err != nil {
+		return
+	}
+	defer s.Close()
+	ref := livePrefix + boot + "/" + d.String()
+	if _, err := s.Ref(Images, ref); err == nil {
+		s.forget(ref, d, mounted)
+	}
 }
 
 // forget removes the ref of an image that surely isn't mounted. Where that isn't sure,

@@ -9,11 +9,14 @@ import (
 )
 
 // lockShared takes the lock that every user of a store holds.
-func lockShared(fd int, waiting func(who string)) error {
+func lockShared(fd int, o OpenOptions) error {
 	err := flock(fd, unix.LOCK_SH|unix.LOCK_NB)
+	if err == unix.EWOULDBLOCK && o.NoWait {
+		return ErrLocked
+	}
 	if err == unix.EWOULDBLOCK {
-		if waiting != nil {
-			waiting(holders(fd))
+		if o.Waiting != nil {
+			o.Waiting(holders(fd))
 		}
 		err = flock(fd, unix.LOCK_SH)
 	}

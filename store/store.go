@@ -53,6 +53,8 @@ type OpenOptions struct {
 	// ReadOnly opens also what may not or can not be written; all that would
 	// change the store then fails with ErrReadOnly.
 	ReadOnly bool
+	// NoWait has Open fail with ErrLocked where it would wait.
+	NoWait bool
 	// Waiting is called once if another process has the store locked, before the
 	// wait for it begins, with words for who that is; empty if it can't be told.
 	Waiting func(who string)
@@ -103,7 +105,7 @@ func open(path string, o OpenOptions, kernel verityOps) (*Store, error) {
 }
 
 func (s *Store) load(o OpenOptions) error {
-	if err := lockShared(s.root.fd, o.Waiting); err != nil {
+	if err := lockShared(s.root.fd, o); err != nil {
 		return err
 	}
 	var err error

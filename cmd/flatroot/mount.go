@@ -112,7 +112,11 @@ func runMount(ctx context.Context, c console, m *mountRequest, stdout io.Writer)
 	if err := c.reportMount(stdout, m, r, p); err != nil || !m.foreground || p.Service == nil {
 		return err
 	}
-	return l.Foreground(func() error { return mount.Unmount(m.dir, mount.UnmountOptions{Lazy: true}) })
+	err = l.Foreground(func() error { return mount.Unmount(m.dir, mount.UnmountOptions{Lazy: true}) })
+	if err == nil && w.store != nil { // the session is over, so nobody uses it any more
+		store.ForgetMount(w.store.Dir(), r.ExpectDigest, mount.Mounted)
+	}
+	return err
 }
 
 func planMount(r mount.Request) (*mount.Plan, error) {

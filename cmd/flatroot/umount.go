@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/flatroot/flatroot/mount"
+	"github.com/flatroot/flatroot/store"
 )
 
 func umountCommand() *command {
@@ -22,15 +23,21 @@ An image that has no name any more goes with the next flatroot gc after its last
 		},
 		examples: []example{{"the usual", "flatroot umount /mnt"}},
 		run: func(_ context.Context, v *invocation) error {
-			return runUmount(v.Args().Slice(), mount.UnmountOptions{Lazy: v.Bool("lazy"), Force: v.Bool("force")})
+			return runUmount(v.console, v.Args().Slice(), mount.UnmountOptions{Lazy: v.Bool("lazy"), Force: v.Bool("force")})
 		},
 	}
 }
 
-func runUmount(dirs []string, o mount.UnmountOptions) error {
+func runUmount(c console, dirs []string, o mount.UnmountOptions) error {
 	var errs []error
 	for _, d := range dirs {
-		errs = append(errs, mount.Unmount(d, o))
+		m, unknown := mount.At(d)
+		err := mount.Unmount(d, o)
+		errs = append(errs, err)
+		// What is unmounted lazily may be in use for a while.
+		if err == nil && unknown == nil && !o.Lazy {
+			store.ForgetMount(c.store, m.Digest, mount.Mounted)
+		}
 	}
 	return errors.Join(errs...)
 }

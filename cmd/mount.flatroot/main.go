@@ -21,6 +21,7 @@ import (
 
 	"github.com/flatroot/flatroot/mount"
 	"github.com/flatroot/flatroot/mount/fuse/keeper"
+	"github.com/flatroot/flatroot/store"
 )
 
 // Exit codes of mount(8), which helpers share. As mount.composefs every failure
@@ -142,7 +143,11 @@ func runMount(ctx context.Context, c *command, stdout io.Writer, say func(string
 	if !c.foreground || p.Service == nil {
 		return nil
 	}
-	return l.Foreground(func() error { return mount.Unmount(c.dir, mount.UnmountOptions{Lazy: true}) })
+	err = l.Foreground(func() error { return mount.Unmount(c.dir, mount.UnmountOptions{Lazy: true}) })
+	if err == nil && w.store != nil { // the session is over, so nobody uses it any more
+		store.ForgetMount(w.store.Dir(), r.ExpectDigest, mount.Mounted)
+	}
+	return err
 }
 
 // report says what was reached: when asked, and without being asked when it is

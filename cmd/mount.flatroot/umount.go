@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/flatroot/flatroot/mount"
+	"github.com/flatroot/flatroot/store"
 )
 
 const umountUsage = `usage: umount.flatroot DIR [-flnrv] [-N NAMESPACE] [-t TYPE]
@@ -36,14 +37,23 @@ func umountMain(args []string, stdout io.Writer) error {
 		return err
 	}
 	if c.namespace != "" {
+		// A record stays: the other namespace may have other stores.
 		if c.dir, err = filepath.Abs(c.dir); err != nil {
 			return err
 		}
 		if err := enterNamespace(c.namespace); err != nil {
 			return err
 		}
+		return mount.Unmount(c.dir, c.options)
 	}
-	return mount.Unmount(c.dir, c.options)
+	m, unknown := mount.At(c.dir)
+	if err := mount.Unmount(c.dir, c.options); err != nil {
+		return err
+	}
+	if unknown == nil && !c.options.Lazy { // what is unmounted lazily may be in use for a while
+		store.ForgetMount(storeDir(""), m.Digest, mount.Mounted)
+	}
+	return nil
 }
 
 // parseUmount reads arguments as umount(8) passes them: DIR and flags.
