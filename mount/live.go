@@ -17,7 +17,7 @@ import (
 // the digests of the images that are mounted there, as far as they are known: what was
 // mounted by a name or a digest has it. It is complete if there can be no others. Where
 // that isn't sure it is false: in a PID namespace of its own, where processes are hidden,
-// or where a namespace is kept by a file alone.
+// or where a namespace is kept by a file alone and this process may not go there.
 //
 // What was unmounted lazily, and a namespace that only an open descriptor keeps, can't
 // be seen.
@@ -38,16 +38,16 @@ type search struct {
 	tasks  map[string]bool // paths of those that were looked at
 	missed bool            // in this pass one was gone before it was looked at
 	views  map[view]bool
-	ids    map[int]bool    // of all mounts that were listed
-	within map[int]bool    // mounts that roots of tasks lie in
-	spaces map[string]bool // mount namespaces with tasks, "mnt:[INODE]"
-	files  map[string]bool // those that are mounted as files
+	ids    map[int]bool        // of all mounts that were listed
+	within map[int]bool        // mounts that roots of tasks lie in
+	spaces map[string]bool     // mount namespaces with tasks, "mnt:[INODE]"
+	files  map[string]*os.File // of those that are mounted as files
 }
 
 func newSearch(proc string) *search {
 	return &search{
 		proc: proc, images: map[fsverity.Digest]bool{}, tasks: map[string]bool{}, views: map[view]bool{},
-		ids: map[int]bool{}, within: map[int]bool{}, spaces: map[string]bool{}, files: map[string]bool{},
+		ids: map[int]bool{}, within: map[int]bool{}, spaces: map[string]bool{}, files: map[string]*os.File{},
 	}
 }
 
@@ -58,7 +58,10 @@ const maxPasses = 16
 // run looks at tasks until it missed none: one that ended meanwhile may have left a
 // child in its namespace that wasn't there when the tasks were listed.
 func (s *search) run() error {
+	defer s.closeFiles()
 	s.checkProc()
+	// First through our own root: those of others may not be open to us.
+	s.task(s.proc + "/thread-self")
 	for range maxPasses {
 		s.missed = false
 		if err := s.pass(); err != nil {
@@ -69,11 +72,9 @@ func (s *search) run() error {
 		}
 	}
 	s.unsure = s.unsure || s.missed
+	s.visitFiles()
 	for id := range s.within {
 		s.unsure = s.unsure || !s.ids[id]
-	}
-	for file := range s.files {
-		s.unsure = s.unsure || !s.spaces[file]
 	}
 	return nil
 }
@@ -177,7 +178,7 @@ func (s *search) task(path string) {
 	}
 	s.views[v] = true
 	s.spaces[v.space] = true
-	rooted, err := s.read(r)
+	rooted, err := s.read(r, path+"/root")
 	if err != nil {
 		s.lost(err)
 	}
@@ -214,10 +215,10 @@ func rootMount(path string) (st unix.Statx_t, err error) {
 }
 
 // read takes a list of mounts, and tells whether the root of who sees them is among them.
-func (s *search) read(mountinfo io.Reader) (rooted bool, err error) {
+func (s *search) read(mountinfo io.Reader, root string) (rooted bool, err error) {
 	err = parseMountinfo(mountinfo, func(e infoEntry) error {
 		rooted = rooted || e.Target == "/"
-		s.entry(e)
+		s.entry(root, e)
 		return nil
 	})
 	return rooted, err
@@ -235,11 +236,11 @@ func (s *search) unlisted(path string, mayLook bool) {
 	}
 }
 
-// entry takes one mount that a task sees.
-func (s *search) entry(e infoEntry) {
+// entry takes one mount that is seen from a root directory.
+func (s *search) entry(root string, e infoEntry) {
 	s.ids[e.ID] = true
 	if e.FSType == "nsfs" && strings.HasPrefix(e.Root, "mnt:") {
-		s.files[e.Root] = true
+		s.keep(e.Root, root+e.Target)
 	}
 	if d := e.image(); !d.IsZero() {
 		s.images[d] = true
