@@ -30,7 +30,7 @@ func Build(ctx context.Context, s *store.Store, tar io.Reader, what string, o Im
 	if err != nil {
 		return nil, err
 	}
-	return im.done(im.finish(t))
+	return im.done(im.finish(ctx, t))
 }
 
 // BuildDigest computes the digest of the image that Build would make, and stores nothing.
@@ -92,14 +92,37 @@ func (im *importer) build(ctx context.Context, tar io.Reader) (err error) {
 // findBuilt takes the stream that the store has of this very layer, or stores the new one.
 func (im *importer) findBuilt(ctx context.Context, l *importedLayer, j *layerJob, r *layerResult) error {
 	id, err := im.s.Entry(store.Streams, LayerEntry(l.DiffID))
-	switch {
-	case err == nil:
-		l.id, l.objects = id, j.stream.NumObjects()
-		return im.verifyStream(ctx, l.DiffID, id)
-	case errors.Is(err, store.ErrNotFound):
-		l.id, l.objects, err = storeStream(ctx, im.s, j.stream, r)
+	if err == nil {
+		var whole bool
+		if whole, err = im.usable(ctx, l.DiffID, id); whole || err != nil {
+			l.id, l.objects = id, j.stream.NumObjects()
+			return err
+		}
+		l.replaces = true
+		l.healed.Streams++
+	} else if !errors.Is(err, store.ErrNotFound) {
+		return err
 	}
+	l.id, l.objects, err = storeStream(ctx, im.s, j.stream, r)
 	return err
+}
+
+// usable tells whether a stream gives back a layer's tar, now that all of its files are in the store.
+func (im *importer) usable(ctx context.Context, d oci.DiffID, id fsverity.Digest) (bool, error) {
+	refs, err := im.streamObjects(ctx, id, false)
+	if err != nil || refs == nil {
+		return false, err
+	}
+	if lost, err := im.lost(ctx, unsized(refs)); err != nil || len(lost) > 0 {
+		return false, err
+	}
+	if err := im.verifyStream(ctx, d, id); err != nil {
+		if isDamage(err) {
+			err = markRotten(im.s, id)
+		}
+		return false, err
+	}
+	return true, nil
 }
 
 func builtImage(l oci.Layer, p oci.Platform) (*oci.Image, error) {

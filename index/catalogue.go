@@ -29,6 +29,8 @@ type Info struct {
 
 	ManifestRaw, ConfigRaw []byte
 	MediaType              string // of the manifest
+
+	documents []fsverity.Digest // objects of its manifest and config: the streams, and the JSON
 }
 
 // LayerInfo is a layer of an image in a store.
@@ -41,6 +43,11 @@ type LayerInfo struct {
 	TarSize   int64
 	Objects   int  // that the stream refers to
 	Verified  bool // the stream was hashed here
+}
+
+// layer is the layer as its image's source has it.
+func (l *LayerInfo) layer() oci.Layer {
+	return oci.Layer{DiffID: l.DiffID, Descriptor: ocispec.Descriptor{MediaType: l.MediaType, Digest: l.Blob, Size: l.BlobSize}}
 }
 
 // ErrNoImage is wrapped by errors about names that the store does not have.
@@ -209,11 +216,11 @@ func refNamed(refs []stream.NamedRef, name string) (fsverity.Digest, bool) {
 	return refs[i].ID, true
 }
 
-// lookUp reads what the store has of a manifest. It is nil if a part is missing: manifest, config, the image by these
-// rules, or a layer that was verified here.
+// lookUp reads what the store has of a manifest. It is nil if a part is missing or damaged: manifest, config, the image by
+// these rules, or a layer that was verified here.
 func lookUp(s *store.Store, manifest digest.Digest, rules Rules) (*Info, error) {
 	i, err := readInfo(s, manifest, rules)
-	if errors.Is(err, store.ErrNotFound) || errors.Is(err, errIncomplete) {
+	if err != nil && isDamage(err) {
 		return nil, nil
 	}
 	if err != nil || i.Rules != rules || slices.ContainsFunc(i.Layers, func(l LayerInfo) bool { return !l.Verified }) {
@@ -242,6 +249,9 @@ func readInfo(s *store.Store, manifest digest.Digest, rules Rules) (*Info, error
 	}
 	if refs, err = streamRefs(s, configID); err != nil {
 		return nil, err
+	}
+	i.documents = []fsverity.Digest{
+		id, configID, fsverity.Sum(s.Algorithm(), i.ManifestRaw), fsverity.Sum(s.Algorithm(), i.ConfigRaw),
 	}
 	if err := i.readImage(s, refs); err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package index
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -20,52 +21,97 @@ func configEntry(d digest.Digest) string   { return "oci-config-" + d.String() }
 
 // documents are an image's config and manifest as streams, stored but not named.
 type documents struct {
-	config, manifest     digest.Digest
-	configID, manifestID fsverity.Digest
+	config, manifest documentPut
+}
+
+// documentPut is a config or manifest that was stored.
+type documentPut struct {
+	entry   string
+	id, old fsverity.Digest // its stream, and what the entry led to before; zero: to nothing
+	healed  HealCounts
 }
 
 // putDocuments stores config and manifest, with references to the layers' streams and the image. A config or manifest that
 // the store has already keeps its stream if that has all of them.
 func (im *importer) putDocuments() (*documents, error) {
-	d := &documents{config: im.img.ConfigDescriptor.Digest, manifest: im.img.Descriptor.Digest}
+	config, manifest := im.img.ConfigDescriptor.Digest, im.img.Descriptor.Digest
 	refs := make([]stream.NamedRef, 0, len(im.layers)+1)
 	for _, l := range im.layers {
 		refs = append(refs, stream.NamedRef{Name: l.DiffID.String(), ID: l.id})
 	}
 	// The manifest names its config first, then the layers; the config the layers, then images.
 	image := stream.NamedRef{Name: imageKey(im.Rules), ID: im.report.Image}
+	d := &documents{}
 	var err error
-	d.configID, err = putDocument(im.s, stream.OCIConfig, configEntry(d.config), im.img.Config, append(slices.Clone(refs), image))
+	d.config, err = putDocument(im.s, stream.OCIConfig, configEntry(config), im.img.Config, append(slices.Clone(refs), image))
 	if err != nil {
-		return nil, fmt.Errorf("store config %s: %w", d.config, err)
+		return nil, fmt.Errorf("store config %s: %w", config, err)
 	}
-	config := stream.NamedRef{Name: stream.ConfigPrefix + d.config.String(), ID: d.configID}
-	d.manifestID, err = putDocument(im.s, stream.OCIManifest, manifestEntry(d.manifest), im.img.Manifest,
-		append([]stream.NamedRef{config}, refs...))
+	d.manifest, err = putDocument(im.s, stream.OCIManifest, manifestEntry(manifest), im.img.Manifest,
+		append([]stream.NamedRef{{Name: stream.ConfigPrefix + config.String(), ID: d.config.id}}, refs...))
 	if err != nil {
-		return nil, fmt.Errorf("store manifest %s: %w", d.manifest, err)
+		return nil, fmt.Errorf("store manifest %s: %w", manifest, err)
 	}
 	return d, nil
 }
 
-// putDocument stores a JSON document as a stream. If entry leads to one already, what that refers to is kept.
-func putDocument(s *store.Store, t stream.ContentType, entry string, raw []byte, refs []stream.NamedRef) (fsverity.Digest, error) {
-	id, old, err := entryRefs(s, entry)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-	case err != nil:
-		return id, err
-	case containsRefs(old, refs):
-		return id, nil
-	default:
-		refs = mergeRefs(old, refs)
+// putDocument stores a JSON document as a stream. If entry leads to one already, what that refers to is kept, unless it is
+// damaged; and if it has all, it stays.
+func putDocument(s *store.Store, t stream.ContentType, entry string, raw []byte, refs []stream.NamedRef) (p documentPut, err error) {
+	p.entry = entry
+	if p.old, err = linkedTo(s, entry); err != nil {
+		return p, err
 	}
 	object := fsverity.Sum(s.Algorithm(), raw)
-	if _, err := s.PutObject(object, raw); err != nil {
-		return id, err
+	if err := markRotten(s, object); err != nil {
+		return p, err
 	}
-	return putDocumentStream(s, t, object, int64(len(raw)), refs)
+	isNew, err := s.PutObject(object, raw)
+	if err != nil {
+		return p, err
+	}
+	if !p.old.IsZero() {
+		if isNew {
+			p.healed.Objects++
+		}
+		old, err := readOld(s, p.old)
+		switch {
+		case err != nil && !isDamage(err):
+			return p, err
+		case err != nil:
+			p.healed.Streams++
+		case containsRefs(old, refs) && holdsDocument(s, p.old, object, int64(len(raw))):
+			p.id = p.old
+			return p, nil
+		default:
+			refs = mergeRefs(old, refs)
+		}
+	}
+	p.id, err = putDocumentStream(s, t, object, int64(len(raw)), refs)
+	return p, err
 }
+
+// linkedTo is what an entry leads to; zero if there is none, or it is none.
+func linkedTo(s *store.Store, entry string) (fsverity.Digest, error) {
+	id, err := s.Entry(store.Streams, entry)
+	if err != nil && isDamage(err) {
+		return fsverity.Digest{}, nil
+	}
+	return id, err
+}
+
+// readOld reads the references of a stream, which is small, once it is sure that it is what its name says.
+func readOld(s *store.Store, id fsverity.Digest) ([]stream.NamedRef, error) {
+	if err := markRotten(s, id); err != nil {
+		return nil, err
+	}
+	if bad, err := s.IsBad(id); bad || err != nil {
+		return nil, cmp.Or(err, errDamaged)
+	}
+	return streamRefs(s, id)
+}
+
+var errDamaged = errors.New("it is noted as damaged")
 
 func putDocumentStream(s *store.Store, t stream.ContentType, object fsverity.Digest, size int64, refs []stream.NamedRef) (fsverity.Digest, error) {
 	return putStream(s, t, func(w *stream.Writer) error {
@@ -124,36 +170,44 @@ func mergeRefs(old, refs []stream.NamedRef) []stream.NamedRef {
 	return refs
 }
 
-// name makes the entries. A config that gets another stream takes all manifests along that name it: they refer to the
-// stream, not to the entry, and gc would lose what only the old one leads to.
-func (d *documents) name(s *store.Store) error {
-	got, err := s.Link(store.Streams, configEntry(d.config), d.configID)
-	if err != nil {
-		return err
-	}
-	if got != d.configID {
-		if err := s.Relink(store.Streams, configEntry(d.config), d.configID); err != nil {
-			return err
-		}
-		if err := renameConfig(s, d); err != nil {
-			return err
+// stale tells whether an entry has changed since the documents were stored: then they have to be stored again, with what
+// that leads to now.
+func (d *documents) stale(s *store.Store) (bool, error) {
+	for _, p := range []documentPut{d.config, d.manifest} {
+		if id, err := linkedTo(s, p.entry); err != nil || id != p.old {
+			return true, err
 		}
 	}
-	got, err = s.Link(store.Streams, manifestEntry(d.manifest), d.manifestID)
-	if err == nil && got != d.manifestID {
-		err = s.Relink(store.Streams, manifestEntry(d.manifest), d.manifestID)
-	}
-	return err
+	return false, nil
 }
 
-// renameConfig rewrites the other manifests that name a config whose stream has changed.
-func renameConfig(s *store.Store, d *documents) error {
-	r := &rewriting{s: s, want: map[string]fsverity.Digest{stream.ConfigPrefix + d.config.String(): d.configID}}
+// name makes the entries. A config that gets another stream takes all manifests along that name it: they refer to the
+// stream, not to the entry, and gc would lose what only the old one leads to.
+func (d *documents) name(s *store.Store, config, manifest digest.Digest) error {
+	if d.config.id != d.config.old {
+		if err := s.Relink(store.Streams, d.config.entry, d.config.id); err != nil {
+			return err
+		}
+		if !d.config.old.IsZero() {
+			if err := renameConfig(s, config, d.config.id, manifest); err != nil {
+				return err
+			}
+		}
+	}
+	if d.manifest.id != d.manifest.old {
+		return s.Relink(store.Streams, d.manifest.entry, d.manifest.id)
+	}
+	return nil
+}
+
+// renameConfig rewrites the manifests, but for one, that name a config whose stream has changed.
+func renameConfig(s *store.Store, config digest.Digest, id fsverity.Digest, but digest.Digest) error {
+	r := &rewriting{s: s, want: map[string]fsverity.Digest{stream.ConfigPrefix + config.String(): id}}
 	manifests, err := r.documents(manifestEntry(""))
 	if err != nil {
 		return err
 	}
-	delete(manifests, d.manifest.String())
+	delete(manifests, but.String())
 	if err := r.manifests(manifests); err != nil {
 		return err
 	}

@@ -35,6 +35,13 @@ var errEnough = errors.New("all that was wanted is there")
 //
 // The objects are not durable before store.Sync, and not settled before store.Settled.
 func RefetchObjects(ctx context.Context, s *store.Store, src oci.Source, l oci.Layer, want []fsverity.Digest, o HealOptions) (restored []fsverity.Digest, fetched int64, err error) {
+	if restored, fetched, err = refetchObjects(ctx, s, src, l, want, o); err != nil {
+		err = fmt.Errorf("layer %s of %s: %w", l.Descriptor.Digest, src, err)
+	}
+	return restored, fetched, err
+}
+
+func refetchObjects(ctx context.Context, s *store.Store, src oci.Source, l oci.Layer, want []fsverity.Digest, o HealOptions) (restored []fsverity.Digest, fetched int64, err error) {
 	if len(want) == 0 {
 		return nil, 0, nil
 	}
@@ -44,13 +51,23 @@ func RefetchObjects(ctx context.Context, s *store.Store, src oci.Source, l oci.L
 	r.want = newWanted(s, want, func() { stop(errEnough) })
 	err = r.run(ctx, src)
 	restored, werr := r.want.result()
-	if left := r.want.missing(); len(left) > 0 {
-		err = fmt.Errorf("layer %s of %s does not give %s: %w", l.Descriptor.Digest, src, someOf(left), errors.Join(err, werr))
-	} else {
-		err = werr
+	if werr != nil {
+		return restored, r.fetched, werr
 	}
-	return restored, r.fetched, err
+	if left := r.want.missing(); len(left) > 0 {
+		return restored, r.fetched, &notGivenError{left, err}
+	}
+	return restored, r.fetched, nil
 }
+
+// notGivenError says that a source does not give what is wanted.
+type notGivenError struct {
+	left []fsverity.Digest
+	err  error
+}
+
+func (e *notGivenError) Error() string { return fmt.Sprintf("restore %s: %v", someOf(e.left), e.err) }
+func (e *notGivenError) Unwrap() error { return e.err }
 
 // someOf names objects in a message.
 func someOf(ds []fsverity.Digest) string {

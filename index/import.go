@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
@@ -42,6 +43,10 @@ type ImportOptions struct {
 	Limits   Limits
 	Jobs     int // layers at once; 0: 4
 	Progress Progress
+	// ImageObjects has the sizes compared of what an image refers to that is complete in the store; nil: they are not.
+	ImageObjects ImageObjects
+	// Verify has everything read that the store has of the image already.
+	Verify bool
 }
 
 const defaultJobs = 4
@@ -59,6 +64,7 @@ type Report struct {
 	Layers     LayerCounts        `json:"layers"`
 	Bytes      ByteCounts         `json:"bytes"`
 	Objects    ObjectCounts       `json:"objects"`
+	Healed     HealCounts         `json:"healed"`
 }
 
 // LayerCounts counts an image's layers, a layer that occurs twice once.
@@ -102,6 +108,11 @@ type importer struct {
 	bounds  *bounds
 	report  Report
 	layers  []*importedLayer // distinct, in the image's order
+
+	// doubtful: something of the image is damaged, or may be: its object is read before it is taken for good.
+	doubtful bool
+	mu       sync.Mutex
+	read     map[fsverity.Digest]bool // what was read
 }
 
 // importedLayer is a layer of the image at hand, from the source or from the store.
@@ -112,6 +123,11 @@ type importedLayer struct {
 	id      fsverity.Digest // of its stream
 	result  *layerResult    // nil: reused
 	objects int
+
+	known     bool // it is in the store, as part of an image that is complete there
+	replaces  bool // what the store has of it is damaged
+	healed    HealCounts
+	refetched int64 // bytes of the blob that were read to heal it
 }
 
 func (l *importedLayer) String() string {
@@ -128,23 +144,26 @@ func Import(ctx context.Context, s *store.Store, src oci.Source, o ImportOptions
 	if err != nil {
 		return nil, err
 	}
-	if done, err := im.fromStore(im.remembered(desc.Digest)); done || err != nil {
+	known := im.remembered(desc.Digest)
+	if done, err := im.fromStore(ctx, known); done || err != nil {
 		return im.done(err)
 	}
 	if im.img, err = src.Image(ctx); err != nil {
 		return nil, err
 	}
-	if done, err := im.fromStore(im.img.Descriptor.Digest); done || err != nil {
-		return im.done(err)
+	if d := im.img.Descriptor.Digest; d != known {
+		if done, err := im.fromStore(ctx, d); done || err != nil {
+			return im.done(err)
+		}
 	}
 	if err := im.fetchLayers(ctx); err != nil {
-		return nil, errors.Join(err, im.keepFetched())
+		return nil, errors.Join(err, im.keepFetched(ctx))
 	}
 	t, err := im.flatten(ctx)
 	if err != nil {
-		return nil, errors.Join(err, im.keepFetched())
+		return nil, errors.Join(err, im.keepFetched(ctx))
 	}
-	return im.done(im.finish(t))
+	return im.done(im.finish(ctx, t))
 }
 
 // Digest computes an image's digest and stores nothing.
@@ -179,7 +198,7 @@ func newImporter(a fsverity.Algorithm, src oci.Source, o ImportOptions) *importe
 	if o.Progress == nil {
 		o.Progress = silent{}
 	}
-	return &importer{ImportOptions: o, src: src, bounds: newBounds(o.Limits), report: Report{Name: o.Name, Algorithm: a, Rules: o.Rules, Format: 1}}
+	return &importer{ImportOptions: o, src: src, bounds: newBounds(o.Limits), doubtful: o.Verify, read: map[fsverity.Digest]bool{}, report: Report{Name: o.Name, Algorithm: a, Rules: o.Rules, Format: 1}}
 }
 
 // tree reads all layers without a store.
@@ -237,7 +256,7 @@ func (im *importer) contents() contents {
 
 // fetchLayers reads the layers that the store does not have, several at once.
 func (im *importer) fetchLayers(ctx context.Context) error {
-	im.distinctLayers()
+	im.distinctLayers(im.img)
 	im.report.Layers.Total = len(im.layers)
 	im.hashers = startHashers(im.contents())
 	defer im.hashers.stop()
@@ -256,9 +275,10 @@ func (im *importer) fetchLayers(ctx context.Context) error {
 	return err
 }
 
-func (im *importer) distinctLayers() {
+func (im *importer) distinctLayers(img *oci.Image) {
+	im.layers = nil
 	seen := map[oci.DiffID]bool{}
-	for i, l := range im.img.Layers {
+	for i, l := range img.Layers {
 		if !seen[l.DiffID] {
 			seen[l.DiffID] = true
 			im.layers = append(im.layers, &importedLayer{Layer: l, number: i + 1})
@@ -270,7 +290,10 @@ func (im *importer) countLayers() {
 	r := &im.report
 	for _, l := range im.layers {
 		switch {
-		case l.tar == nil:
+		case l.tar == nil && !l.known:
+		case l.result == nil && l.refetched > 0:
+			r.Layers.Reused++
+			r.Bytes.Fetched += l.refetched
 		case l.result == nil:
 			r.Layers.Reused++
 			r.Bytes.Reused += l.Descriptor.Size
@@ -280,6 +303,10 @@ func (im *importer) countLayers() {
 			r.Objects.New += l.result.newObjects
 			r.Bytes.ObjectsNew += l.result.newBytes
 		}
+		if l.replaces && l.result != nil {
+			l.healed.Objects += l.result.newObjects
+		}
+		r.Healed.add(l.healed)
 		r.Objects.Total += l.objects
 	}
 }
@@ -291,6 +318,9 @@ func (im *importer) getLayer(ctx context.Context, l *importedLayer) error {
 		if reused || err != nil {
 			return err
 		}
+	}
+	if l.replaces {
+		return im.replace(ctx, l)
 	}
 	return im.fetch(ctx, l)
 }

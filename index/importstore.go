@@ -36,26 +36,6 @@ func imageKey(r Rules) string {
 // ownImagePrefix begins the names of images that other composefs tools don't look for.
 const ownImagePrefix = "flatroot.image."
 
-// reuse takes a layer that the store has. A stream that was not verified here is hashed once.
-func (im *importer) reuse(ctx context.Context, l *importedLayer) (bool, error) {
-	id, err := im.s.Entry(store.Streams, LayerEntry(l.DiffID))
-	if errors.Is(err, store.ErrNotFound) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	if err := im.verifyStream(ctx, l.DiffID, id); err != nil {
-		return false, err
-	}
-	im.Progress.Reused(l.Layer)
-	if l.tar, err = loadLayer(ctx, im.s, l.DiffID, id, im.Limits, im.bounds); err != nil {
-		return false, err
-	}
-	l.id, l.objects = id, l.tar.refs
-	return true, nil
-}
-
 // verifyStream makes sure that a stream gives back the tar that its name promises. That is asked once: the answer is
 // noted. Nothing of it is asked of a stream that this store imported itself.
 func (im *importer) verifyStream(ctx context.Context, d oci.DiffID, id fsverity.Digest) error {
@@ -156,48 +136,6 @@ func putStream(s *store.Store, t stream.ContentType, fill func(*stream.Writer) e
 	return id, err
 }
 
-// keepFetched names the layers that were read whole before an import failed, so that the next one need not fetch them.
-func (im *importer) keepFetched() error {
-	for _, l := range im.layers {
-		if l.result != nil {
-			if err := im.s.Sync(); err != nil {
-				return err
-			}
-			_, err := im.nameLayers()
-			return err
-		}
-	}
-	return nil
-}
-
-// nameLayers makes the entries of the layers that were fetched, whose objects are durable. It tells whether another stream
-// than ours has become one of them.
-func (im *importer) nameLayers() (adopted bool, err error) {
-	for _, l := range im.layers {
-		if l.result == nil {
-			continue
-		}
-		id, err := im.s.Link(store.Streams, LayerEntry(l.DiffID), l.id)
-		if err != nil {
-			return adopted, err
-		}
-		if id == l.id {
-			err = im.s.SetNote(notesVerified, l.DiffID.String(), id.String())
-		} else {
-			// Somebody was faster. What names a layer must name the stream that its entry leads to, or gc loses the layer.
-			err = errors.Join(im.verifyStream(context.Background(), l.DiffID, id), im.s.Bury(store.Streams, l.id))
-			l.id, adopted = id, true
-		}
-		if err == nil {
-			err = noteOrigin(im.s, im.src, l.Layer)
-		}
-		if err != nil {
-			return adopted, err
-		}
-	}
-	return adopted, nil
-}
-
 func (im *importer) flatten(ctx context.Context) (*tree.Tree, error) {
 	im.Progress.Step("flatten")
 	byDiffID := map[oci.DiffID]*Layer{}
@@ -216,86 +154,6 @@ func (im *importer) flatten(ctx context.Context) (*tree.Tree, error) {
 		return nil, fmt.Errorf("flatten %s: %w", im.src, err)
 	}
 	return t, nil
-}
-
-// finish makes image, config and manifest, and then, in this order and each durable before the next, names them.
-func (im *importer) finish(t *tree.Tree) error {
-	im.Progress.Step("write image")
-	if err := im.writeImage(t); err != nil {
-		return err
-	}
-	if err := im.expected(im.report.Image); err != nil {
-		return errors.Join(err, im.keepFetched())
-	}
-	docs, err := im.putDocuments()
-	if err != nil {
-		return err
-	}
-	im.Progress.Step("sync")
-	if err := im.s.Sync(); err != nil {
-		return err
-	}
-	adopted, err := im.nameLayers()
-	if err != nil {
-		return err
-	}
-	if adopted {
-		// Config and manifest refer to streams by ID: they need those of the importer that was faster.
-		if docs, err = im.putAgain(docs); err != nil {
-			return err
-		}
-	}
-	if _, err := im.s.Link(store.Images, im.report.Image.String(), im.report.Image); err != nil {
-		return err
-	}
-	if err := docs.name(im.s); err != nil {
-		return err
-	}
-	if err := im.setName(); err != nil {
-		return err
-	}
-	return settle(im.s)
-}
-
-// settle makes all of an import durable, and says so.
-func settle(s *store.Store) error {
-	if err := s.Sync(); err != nil {
-		return err
-	}
-	return s.Settled()
-}
-
-// putAgain stores documents once more, in place of those that refer to other streams.
-func (im *importer) putAgain(old *documents) (*documents, error) {
-	docs, err := im.putDocuments()
-	if err != nil {
-		return nil, err
-	}
-	if err := im.s.Sync(); err != nil {
-		return nil, err
-	}
-	for _, ids := range [][2]fsverity.Digest{{old.configID, docs.configID}, {old.manifestID, docs.manifestID}} {
-		if ids[0] != ids[1] {
-			if err := im.s.Bury(store.Streams, ids[0]); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return docs, nil
-}
-
-func (im *importer) writeImage(t *tree.Tree) error {
-	o, err := im.s.NewObject()
-	if err != nil {
-		return err
-	}
-	defer o.Abort()
-	if err := im.Image(o, t); err != nil {
-		return fmt.Errorf("write image of %s: %w", im.src, err)
-	}
-	im.report.ImageBytes = o.Size()
-	im.report.Image, _, err = o.Commit()
-	return err
 }
 
 // setName points the tag at the manifest, and remembers what an image index stood for.
@@ -351,34 +209,4 @@ func (im *importer) remembered(d digest.Digest) digest.Digest {
 		return digest.Digest(note)
 	}
 	return d
-}
-
-// fromStore answers from the store if it has all of an image: then only the name is set.
-func (im *importer) fromStore(manifest digest.Digest) (bool, error) {
-	if oci.CheckDigest(manifest) != nil {
-		return false, nil
-	}
-	i, err := lookUp(im.s, manifest, im.Rules)
-	if err != nil || i == nil {
-		return false, err
-	}
-	r := &im.report
-	r.Manifest, r.Config, r.Image, r.ImageBytes = i.Manifest, i.Config, i.Image, i.ImageBytes
-	r.Layers = LayerCounts{Total: len(i.Layers), Reused: len(i.Layers)}
-	for _, l := range i.Layers {
-		r.Objects.Total += l.Objects
-		r.Bytes.Reused += l.BlobSize
-	}
-	if err := im.expected(r.Image); err != nil {
-		return false, err
-	}
-	named, err := currentName(im.s, im.Name, manifest, im.Rules, i.Image)
-	if err == nil && !named {
-		err = nameManifest(im.s, im.Name, manifest, im.Rules, i.Image)
-	}
-	if err != nil {
-		return true, err
-	}
-	// Also where all is there: who has named it may not have come to that yet, or was killed before.
-	return true, im.s.Sync()
 }

@@ -157,6 +157,7 @@ type streamInput struct {
 	atEnd  bool
 	ctx    context.Context
 	layer  *Layer
+	refs   map[fsverity.Digest]bool // what the stream refers to, once it was asked for
 }
 
 // start looks at the first chunk. A tar begins with a header, so an object there is a whole tar.
@@ -256,7 +257,21 @@ func (in *streamInput) Sparse(stored int64, m []segment, size int64) (int, []byt
 	if err != nil || c == nil {
 		return -1, small, err
 	}
+	if !in.keeps(c.digest) { // the stored form is damaged, or the stream
+		return 0, nil, fmt.Errorf("a sparse file expands to object %s, to which the stream does not refer", c.digest)
+	}
 	return in.layer.objects.add(c.digest), nil, nil
+}
+
+// keeps tells whether the stream refers to an object.
+func (in *streamInput) keeps(d fsverity.Digest) bool {
+	if in.refs == nil {
+		in.refs = make(map[fsverity.Digest]bool, in.l.NumObjects())
+		for i := range in.l.NumObjects() {
+			in.refs[in.l.Object(i)] = true
+		}
+	}
+	return in.refs[d]
 }
 
 // loadWhole reads the whole tar that the stream gives, and hashes all contents anew.

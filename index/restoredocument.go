@@ -89,16 +89,7 @@ func (r *documentRestoring) readOld() error {
 		ids = append(ids, namedBy(manifests, stream.ConfigPrefix+r.digest.String())...)
 	}
 	for _, id := range ids {
-		if err := markRotten(r.s, id); err != nil {
-			return err
-		}
-		if bad, err := r.s.IsBad(id); bad || err != nil {
-			if err != nil {
-				return err
-			}
-			continue
-		}
-		refs, err := streamRefs(r.s, id)
+		refs, err := readOld(r.s, id)
 		if err != nil && !isDamage(err) {
 			return err
 		}
@@ -219,7 +210,7 @@ func (r *documentRestoring) write() error {
 		}
 	}
 	if r.kind == stream.OCIConfig {
-		if err := renameConfig(r.s, &documents{config: r.digest, configID: id}); err != nil {
+		if err := renameConfig(r.s, r.digest, id, ""); err != nil {
 			return err
 		}
 	}
@@ -229,27 +220,21 @@ func (r *documentRestoring) write() error {
 // stream is the old stream if that has all, else a new one.
 func (r *documentRestoring) stream(object fsverity.Digest) (fsverity.Digest, error) {
 	if r.old != nil && containsRefs(r.old.refs, r.refs) {
-		if holds, err := holdsDocument(r.s, r.old.id, object, int64(len(r.raw))); holds || err != nil {
-			return r.old.id, err
+		if holdsDocument(r.s, r.old.id, object, int64(len(r.raw))) {
+			return r.old.id, nil
 		}
 	}
 	return putDocumentStream(r.s, r.kind, object, int64(len(r.raw)), r.refs)
 }
 
 // holdsDocument tells whether a stream holds an object of this size and nothing else, or JSON that is not in an object.
-func holdsDocument(s *store.Store, id, object fsverity.Digest, size int64) (bool, error) {
+func holdsDocument(s *store.Store, id, object fsverity.Digest, size int64) bool {
 	l, err := openLayer(s, id)
 	if err != nil {
-		if isDamage(err) {
-			err = nil
-		}
-		return false, err
+		return false
 	}
 	defer l.Close()
-	if l.Size() != size {
-		return false, nil
-	}
-	return l.NumObjects() == 0 || l.NumObjects() == 1 && firstObject(l.Stream) == object, nil
+	return l.Size() == size && (l.NumObjects() == 0 || l.NumObjects() == 1 && firstObject(l.Stream) == object)
 }
 
 // DocumentInObjects looks for the document of a digest among the objects of a store that are small enough and begin as one

@@ -164,6 +164,27 @@ func (s *Store) makeFanout(d fsverity.Digest, path string) error {
 	return nil
 }
 
+// LooksWhole tells whether an object is there, has its length in bytes, and is not noted
+// as damaged. A size below 0 stands for any but 0, which is what a crash leaves.
+// Neither its content nor its fs-verity is looked at.
+func (s *Store) LooksWhole(d fsverity.Digest, size int64) (bool, error) {
+	if err := s.checkDigest(d); err != nil {
+		return false, s.objectError("look at", d, err)
+	}
+	st, err := s.objects.lstat(d.ObjectPath())
+	if err == unix.ENOENT || err == unix.EBADF && s.objectsFile == nil {
+		return false, nil
+	}
+	if err != nil {
+		return false, s.objectError("look at", d, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != size && (size >= 0 || st.Size == 0) {
+		return false, nil
+	}
+	bad, err := s.IsBad(d)
+	return !bad, err
+}
+
 // HasObject tells whether the object has a name; its content is not looked at.
 func (s *Store) HasObject(d fsverity.Digest) (bool, error) {
 	_, err := s.ObjectSize(d)
