@@ -44,7 +44,7 @@ func TestPowerCut(t *testing.T) {
 			}
 		})
 		t.Logf("%s: %d events, %v", r.name, len(h.events), f)
-		if t.Failed() {
+		if t.Failed() && *keptIn == "" {
 			h.keep(t, r)
 		}
 	})

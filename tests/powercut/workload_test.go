@@ -121,6 +121,8 @@ var steps = [numSteps]step{
 	}},
 }
 
+var madeAt = time.Unix(1_700_000_000, 0)
+
 // sources makes two versions of an image, of which the second has one layer in common with the first, and a directory to
 // build one from. They are the same whenever they are made.
 func sources(t *testing.T) string {
@@ -137,9 +139,13 @@ func sources(t *testing.T) string {
 	tree := filepath.Join(dir, "tree")
 	for _, f := range files(rng, "", 40, 1) {
 		path := filepath.Join(tree, f.Name)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(f.Data), 0o644)); err != nil {
+		err := errors.Join(os.MkdirAll(tree, 0o755), os.WriteFile(path, []byte(f.Data), 0o644), os.Chtimes(path, madeAt, madeAt))
+		if err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := os.Chtimes(tree, madeAt, madeAt); err != nil {
+		t.Fatal(err)
 	}
 	return dir
 }
