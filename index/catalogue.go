@@ -163,7 +163,11 @@ func findTagged(s *store.Store, name, entry, hex string) (*Info, error) {
 	rules := OCI1
 	if hex != "" {
 		var err error
-		if rules, err = rulesOf(s, digest.Digest(d), hex); err != nil {
+		rules, err = rulesOf(s, digest.Digest(d), hex)
+		if errors.Is(err, errForeignImage) {
+			return findImage(s, name, hex) // somebody was cut off while the name changed: see nameSteps
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -196,8 +200,10 @@ func rulesOf(s *store.Store, manifest digest.Digest, hex string) (Rules, error) 
 			return r, nil
 		}
 	}
-	return "", fmt.Errorf("image %s is none of those that its config refers to", hex)
+	return "", errForeignImage
 }
+
+var errForeignImage = errors.New("the image is none of those that the config refers to")
 
 func configOf(refs []stream.NamedRef) (digest.Digest, fsverity.Digest, error) {
 	for _, r := range refs {

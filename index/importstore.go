@@ -166,39 +166,6 @@ func (im *importer) setName() error {
 	return nameManifest(im.s, im.Name, im.img.Descriptor.Digest, im.Rules, im.report.Image)
 }
 
-// nameManifest points a tag at a manifest's entry. An image of another rule than oci-1 is named by itself besides: the
-// manifest alone leads to the image of oci-1.
-func nameManifest(s *store.Store, name string, manifest digest.Digest, r Rules, image fsverity.Digest) error {
-	if name == "" {
-		return nil
-	}
-	at, err := refsOf(name)
-	if err != nil {
-		return err
-	}
-	if r != OCI1 {
-		err = s.SetRef(store.Images, at.image, image.String())
-	} else {
-		err = ignoreMissing(s.RemoveRef(store.Images, at.image))
-	}
-	if err != nil {
-		return err
-	}
-	return s.SetRef(store.Streams, at.tag, manifestEntry(manifest))
-}
-
-// nameImage points a name at an image that has no manifest.
-func nameImage(s *store.Store, name string, image fsverity.Digest) error {
-	at, err := refsOf(name)
-	if err != nil {
-		return err
-	}
-	if err := s.SetRef(store.Images, at.image, image.String()); err != nil {
-		return err
-	}
-	return ignoreMissing(s.RemoveRef(store.Streams, at.tag))
-}
-
 func indexNote(index digest.Digest, p oci.Platform) string {
 	return index.String() + "@" + strings.ReplaceAll(p.String(), "/", "-")
 }

@@ -38,17 +38,12 @@ func ignoreMissing(err error) error {
 
 // Remove takes a name away. What only that image has stays until the next gc.
 func Remove(s *store.Store, name string) error {
-	at, err := refsOf(name)
+	done, err := setRefs(s, name, "", "")
 	if err != nil {
 		return err
 	}
-	err1 := s.RemoveRef(store.Images, at.image)
-	err2 := s.RemoveRef(store.Streams, at.tag)
-	if errors.Is(err1, store.ErrNotFound) && errors.Is(err2, store.ErrNotFound) {
+	if !done {
 		return noImage(name)
-	}
-	if err := errors.Join(ignoreMissing(err1), ignoreMissing(err2)); err != nil {
-		return err
 	}
 	return s.Sync()
 }
