@@ -7,7 +7,7 @@ import (
 
 const (
 	blockSize  = 4096 // in which disks are kept, bytes
-	sectorSize = 512  // what a disk writes as a whole or not at all, bytes
+	sectorSize = 512  // of loop devices, bytes
 )
 
 var zeroBlock [blockSize]byte

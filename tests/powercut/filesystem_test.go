@@ -18,16 +18,30 @@ type filesystem struct {
 	size    int64 // of the disk, bytes
 	mkfs    []string
 	options string // to mount it with
-	intact  int64  // where it has a block that it needs the disk to write as a whole; 0: nowhere
+	sector  int64  // that it needs the disk to write as a whole, bytes
+	intact  int64  // where it has a block that it needs the disk to write as a whole, too; 0: nowhere
 }
 
 // Discards are switched off everywhere: what is discarded reads as anything, which is more than a recording shows. Of XFS
-// the copies have the UUID of what may be mounted still. Btrfs has a checksum over all 4096 bytes of its superblock, at 64 KiB,
-// and mounts by that copy alone: on a disk that tears it the file system is lost until `btrfs rescue super-recover`.
+// the copies have the UUID of what may be mounted still.
+//
+// Two file systems have blocks that a disk must not tear. Btrfs has a checksum over all 4096 bytes of its superblock, at
+// 64 KiB, and mounts by that copy alone: when it is torn the file system is lost until `btrfs rescue super-recover`. XFS does
+// not replay its log over a block whose first sector has come to the disk and says so, and then finds that the checksum of
+// the block, such as one of a directory, is wrong.
 var filesystems = []filesystem{
-	{"ext4", 96 << 20, []string{"mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"}, "nodiscard", 0},
-	{"xfs", 320 << 20, []string{"mkfs.xfs", "-q", "-f", "-K"}, "nodiscard,nouuid", 0},
-	{"btrfs", 192 << 20, []string{"mkfs.btrfs", "-q", "-f", "-K"}, "nodiscard", 64 << 10},
+	{
+		name: "ext4", size: 96 << 20, options: "nodiscard", sector: 512,
+		mkfs: []string{"mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"},
+	},
+	{
+		name: "xfs", size: 320 << 20, options: "nodiscard,nouuid", sector: 4096,
+		mkfs: []string{"mkfs.xfs", "-q", "-f", "-K"},
+	},
+	{
+		name: "btrfs", size: 192 << 20, options: "nodiscard", sector: 512, intact: 64 << 10,
+		mkfs: []string{"mkfs.btrfs", "-q", "-f", "-K"},
+	},
 }
 
 func (f filesystem) make(device string) error {

@@ -74,7 +74,7 @@ func load(t *testing.T, r *rig) *history {
 		t.Skipf("the recording is of %s", k.Filesystem)
 	}
 	h := &history{
-		recording: &recording{base: &blocks{r.size, k.Base}, events: k.Events, intact: r.intact},
+		recording: &recording{base: &blocks{r.size, k.Base}, events: k.Events, sector: r.sector, intact: r.intact},
 		promises:  k.Promises, sizes: k.Sizes, tags: k.Tags,
 	}
 	for i, s := range k.States {

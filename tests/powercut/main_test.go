@@ -8,7 +8,7 @@
 // its own, which replays the journal, and is checked.
 //
 // What is assumed of a disk: a write that it had finished before it was told to flush is there after the flush; sectors of
-// 512 bytes are written as a whole, and the superblock of btrfs.
+// 512 bytes are written as a whole, and what else file systems need whole (see filesystems).
 package powercut
 
 import (
@@ -138,7 +138,7 @@ func (r *rig) record(t *testing.T, work func(dir string, mark func())) *recordin
 	}()
 	work(r.at, d.mark)
 	rec := d.recorded()
-	rec.intact = r.intact
+	rec.sector, rec.intact = r.sector, r.intact
 	return rec
 }
 

@@ -43,7 +43,9 @@ func randomRecording(rng *rand.Rand) (*recording, [][]byte) {
 		}
 		after = append(after, bytes.Clone(model))
 	}
-	return d.recorded(), after
+	rec := d.recorded()
+	rec.sector = sectorSize
+	return rec, after
 }
 
 func content(b *blocks) []byte {
@@ -91,7 +93,7 @@ func TestTear(t *testing.T) {
 	seen := map[int]bool{}
 	for range 300 {
 		disk := make([]byte, len(data))
-		for _, e := range tear(event{Kind: eventWrite, Len: int64(len(data)), Data: data}, rng) {
+		for _, e := range tear(event{Kind: eventWrite, Len: int64(len(data)), Data: data}, sectorSize, rng) {
 			copy(disk[e.Off:], e.Data)
 		}
 		n := 0
@@ -116,7 +118,7 @@ func TestTear(t *testing.T) {
 // The block that a file system needs whole is there as a whole or not at all.
 func TestIntact(t *testing.T) {
 	whole := event{Kind: eventWrite, Off: 2 * blockSize, Len: blockSize, Data: bytes.Repeat([]byte{1}, blockSize)}
-	rec := &recording{base: newBlocks(modelSize), events: []event{whole}, intact: whole.Off}
+	rec := &recording{base: newBlocks(modelSize), events: []event{whole}, sector: sectorSize, intact: whole.Off}
 	for seed := range uint64(100) {
 		got := content(rec.builder().build(state{cut: 1, way: torn, seed: seed}))[whole.Off : whole.Off+blockSize]
 		if !bytes.Equal(got, whole.Data) && !bytes.Equal(got, zeroBlock[:]) {

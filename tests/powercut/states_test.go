@@ -11,6 +11,7 @@ type recording struct {
 	base   *blocks
 	events []event
 	begin  int   // cuts come after this event
+	sector int64 // what the disk writes as a whole or not at all, bytes
 	intact int64 // a block here is not torn; 0: none
 }
 
@@ -154,22 +155,28 @@ func (r *recording) choose(pending []event, s state) []event {
 		chosen = append(chosen, e)
 	}
 	if s.way == torn && last >= 0 {
-		chosen = slices.Replace(chosen, last, last+1, tear(chosen[last], rng)...)
+		chosen = slices.Replace(chosen, last, last+1, tear(chosen[last], r.sector, rng)...)
 	}
 	return chosen
 }
 
 // tear gives some sectors of a write: in one half of the cases the first ones, else any.
-func tear(e event, rng *rand.Rand) []event {
-	n := int(e.Len+sectorSize-1) / sectorSize
-	first, some := 1+rng.IntN(max(1, n-1)), rng.IntN(2) == 0
-	var parts []event
-	for i := range n {
-		if keep := i < first; !some && keep || some && rng.IntN(2) == 0 {
-			parts = append(parts, e.part(int64(i)*sectorSize, sectorSize))
-		}
+func tear(e event, sector int64, rng *rand.Rand) []event {
+	all := sectors(e, sector)
+	if rng.IntN(2) == 0 {
+		return all[:1+rng.IntN(max(1, len(all)-1))]
 	}
-	return parts
+	return slices.DeleteFunc(all, func(event) bool { return rng.IntN(2) == 0 })
+}
+
+// sectors cuts a write at the ends of sectors.
+func sectors(e event, sector int64) (all []event) {
+	for at := int64(0); at < e.Len; {
+		n := sector - (e.Off+at)%sector
+		all = append(all, e.part(at, n))
+		at += n
+	}
+	return all
 }
 
 // part is a write of n bytes of e's.
