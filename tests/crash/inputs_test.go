@@ -33,6 +33,3 @@ func makeInputs(t *testing.T) {
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(scratch, "v1.dump"), []byte(dump), 0o644))
 }
-
-// hasGC: there is a command for it.
-const hasGC = false

@@ -54,7 +54,7 @@ func (p *point) check() error {
 		check func() error
 	}{
 		{"after the command", p.checkOutcome},
-		{"in the store then", p.checkWhole},
+		{"in the store then", p.checkNoWorse},
 		{"when it is run again", p.again},
 		{"in the store after that", p.checkWhole},
 		{"after gc", p.checkCollected},
@@ -73,9 +73,9 @@ func (p *point) checkOutcome() error {
 		return err
 	}
 	switch {
-	case p.r.Status == 0 && p.failedToSync():
+	case p.succeeds(p.r.Status) && p.failedToSync():
 		return errors.New("success, though what was not synced is not safe")
-	case p.r.Status == 0:
+	case p.succeeds(p.r.Status):
 		return p.succeeded(p.r.Stdout, names)
 	case !p.r.Struck:
 		return errors.New("it failed by itself")
@@ -89,7 +89,11 @@ func (p *point) checkOutcome() error {
 
 // saysWhat tells whether the message of an error names a path of ours, and the error.
 func (p *point) saysWhat() bool {
-	return strings.Contains(p.r.Stderr, string(p.g)) && strings.Contains(p.r.Stderr, p.fault.Errno.Error())
+	said := p.r.Stderr
+	if p.scenario.damage != nil {
+		said += p.r.Stdout // where a check tells of what it could not repair
+	}
+	return strings.Contains(said, string(p.g)) && strings.Contains(said, p.fault.Errno.Error())
 }
 
 // failedToSync: EINTR apart, a failed sync can't be made good, not even by another one that succeeds.
@@ -122,6 +126,24 @@ func (p *point) compare(names map[string]string, right func(name, now string) bo
 	return nil
 }
 
+// checkNoWorse looks for damage that was not there before.
+func (p *point) checkNoWorse() error {
+	if p.scenario.damage == nil {
+		return p.checkWhole()
+	}
+	s, err := p.g.state()
+	if err != nil {
+		return err
+	}
+	for _, problem := range s.Problems {
+		before := strings.ReplaceAll(problem, string(p.g), string(p.ground))
+		if !slices.Contains(p.template.damage, before) {
+			return fmt.Errorf("a new problem: %s\n\t\tbefore:\n\t\t%s", problem, strings.Join(p.template.damage, "\n\t\t"))
+		}
+	}
+	return nil
+}
+
 // checkWhole has the store checked twice, by different programs. What was being made with init may be none yet.
 func (p *point) checkWhole() error {
 	s, err := p.g.state()
@@ -148,10 +170,10 @@ func (p *point) again() error {
 	if err != nil {
 		return err
 	}
-	if out.Status != 0 && (p.repeated == nil || !p.repeated(out.Status, out.Stderr)) {
+	if !p.succeeds(out.Status) && (p.repeated == nil || !p.repeated(out.Status, out.Stderr)) {
 		return fmt.Errorf("status %d: %s%s", out.Status, out.Stdout, out.Stderr)
 	}
-	if out.Status != 0 {
+	if !p.succeeds(out.Status) {
 		out.Stdout = p.stdout
 	}
 	return p.succeeded(out.Stdout, names)
@@ -166,7 +188,7 @@ func (p *point) checkCollected() error {
 	if err != nil {
 		return err
 	}
-	if problems := slices.Concat(s.Problems, s.Leftovers); hasGC && len(problems) > 0 {
+	if problems := slices.Concat(s.Problems, s.Leftovers); len(problems) > 0 {
 		return fmt.Errorf("left:\n\t\t%s", strings.Join(problems, "\n\t\t"))
 	}
 	listed, err := p.g.list()

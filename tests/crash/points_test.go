@@ -3,6 +3,7 @@
 package crash
 
 import (
+	"math/rand/v2"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -49,14 +50,14 @@ func TestPoints(t *testing.T) {
 				return
 			}
 			for _, m := range modes {
-				t.Run(m.name, func(t *testing.T) { tpl.sweep(t, m.fault, 1) })
+				t.Run(m.name, func(t *testing.T) { tpl.sweep(t, m.fault, s.step(m.fault)) })
 			}
 		})
 	}
 }
 
 func (tpl *template) one(t *testing.T, f inject.Fault) {
-	dir := filepath.Join(scratch, "point")
+	dir := filepath.Join(tpl.root, "point")
 	struck, err := tpl.try(dir, f)
 	if !struck {
 		t.Error("the command ended before that call")
@@ -69,15 +70,19 @@ func (tpl *template) one(t *testing.T, f inject.Fault) {
 // sweep tries every step-th point, several at once.
 func (tpl *template) sweep(t *testing.T, f inject.Fault, step int) {
 	start := time.Now()
+	offset := 0
+	if step > 1 { // other points each time
+		offset = rand.IntN(step)
+	}
 	var next, points, failed, early atomic.Int64
 	var wg sync.WaitGroup
 	for range runtime.NumCPU() {
 		wg.Go(func() {
 			for early.Load() < earlyEnds && failed.Load() < maxFailures {
-				n := int(next.Add(1)-1)*step + 1
+				n := int(next.Add(1)-1)*step + 1 + offset
 				at := f
 				at.N = n
-				struck, err := tpl.try(filepath.Join(scratch, dirFor.Replace(tpl.name+" "+at.String())), at)
+				struck, err := tpl.try(filepath.Join(tpl.root, dirFor.Replace(tpl.name+" "+at.String())), at)
 				if err != nil {
 					failed.Add(1)
 					t.Error(err)

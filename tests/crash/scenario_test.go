@@ -4,6 +4,9 @@ package crash
 
 import (
 	"strings"
+
+	"github.com/flatroot/flatroot/tests/crash/inject"
+	"github.com/flatroot/flatroot/tests/testenv"
 )
 
 // scenario is a command in a ground, which is a directory. In arguments {store} and {dest} stand for the store and for a
@@ -21,6 +24,8 @@ type scenario struct {
 	repeated func(status int, stderr string) bool
 	// noTmpfile: the file system has no unnamed files.
 	noTmpfile bool
+	// damage does to the ground what the command is to repair; nil: nothing.
+	damage func(g ground) error
 	// digest: the command prints one, which has to be the same each time.
 	digest bool
 }
@@ -76,7 +81,55 @@ func scenarios() []scenario {
 			name: "push-plain", before: []string{initStore, pullV1}, digest: true,
 			command: "push --store {store} web oci:{dest}:latest --compress none",
 		},
+		{
+			name: "gc", before: []string{initStore, pullOther, pullV1, pullV2, "rm --store {store} other"}, every: true,
+			command: "gc --store {store}",
+		},
+		{
+			name: "gc-full", before: []string{initStore, pullOther, pullV1, pullV2, "build --store {store} {dump} --name dumped", "rm --store {store} other dumped"},
+			every: true, command: "gc --store {store} --full",
+		},
+		{name: "fsck", before: []string{initStore, pullV1}, command: "fsck --store {store}"},
+		{
+			name: "repair-object", before: []string{initStore, pullOther, pullV1, pullV2}, damage: damageObject,
+			command: "fsck --store {store} --repair",
+		},
+		{
+			name: "repair-stream", before: []string{initStore, pullOther, pullV1, pullV2}, damage: damageStream,
+			command: "fsck --store {store} --repair",
+		},
+		{
+			name: "repair-image", before: []string{initStore, pullV1}, damage: damageImage,
+			command: "fsck --store {store} --repair",
+		},
+		{
+			name: "repair-config", before: []string{initStore, pullV1, "tag --store {store} web copy"}, damage: damageConfig,
+			command: "fsck --store {store} --repair --from oci:{layout}:v1",
+		},
+		{
+			name: "pull-heals", before: []string{initStore, pullOther, pullV1}, damage: loseObject, digest: true,
+			command: pullV1,
+		},
 	}
+}
+
+// succeeds tells whether a status is success: of a repair also that all was repaired.
+func (s *scenario) succeeds(status int) bool {
+	return status == 0 || status == 1 && s.damage != nil && strings.HasPrefix(s.command, "fsck")
+}
+
+// step is how many calls from one point to the next. At every change there is time for all kills of what writes most, and
+// for a sample of the rest.
+func (s *scenario) step(f inject.Fault) int {
+	switch {
+	case testenv.Nightly() || s.every && f.Kind == inject.Kill:
+		return 1
+	case f.Kind == inject.Kill:
+		return 7
+	case s.every:
+		return 19
+	}
+	return 31
 }
 
 // isGone: a name that was removed can't be removed once more.

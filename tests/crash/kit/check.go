@@ -346,8 +346,12 @@ func (c *checker) keepImage(d fsverity.Digest) {
 	}
 }
 
-// workDirs are the directories below flatroot/ whose names say that something is not finished.
-var workDirs = []string{"dead", "unclean", "quarantine", "bad"}
+// unfinished tells whether a path is in a directory whose names say that something is still to be done.
+func unfinished(path string) bool {
+	return slices.ContainsFunc([]string{"dead", "unclean", "quarantine", "bad"}, func(dir string) bool {
+		return strings.HasPrefix(path, "flatroot/"+dir+"/")
+	})
+}
 
 func (c *checker) findLeftovers() error {
 	for d := range c.objects {
@@ -360,18 +364,10 @@ func (c *checker) findLeftovers() error {
 			c.leftover(e.path)
 		}
 	}
-	for _, dir := range workDirs {
-		es, err := c.list("flatroot/" + dir)
-		if err != nil {
-			return err
-		}
-		for _, e := range es {
-			c.leftover("flatroot/" + dir + "/" + e.Name())
-		}
-	}
 	err := filepath.WalkDir(c.dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && path != c.dir && strings.HasPrefix(d.Name(), ".") {
-			c.leftover(strings.TrimPrefix(path, c.dir+"/"))
+		rel := strings.TrimPrefix(path, c.dir+"/")
+		if err == nil && path != c.dir && (strings.HasPrefix(d.Name(), ".") || unfinished(rel) && !d.IsDir()) {
+			c.leftover(rel)
 		}
 		return err
 	})

@@ -95,7 +95,8 @@ func copyFile(from, to string) error {
 }
 
 // List lists all that is below a directory, one line each in byte order: kind and path, of files the size, of links what
-// they say. Of files below flatroot/ the size is left out, since times are in them. A directory that is not there is empty.
+// they say. Of files below a store's flatroot/ the size is left out, since times are in them, and so are directories there.
+// A directory that is not there is empty.
 func List(dir string) ([]string, error) {
 	var lines []string
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -103,7 +104,9 @@ func List(dir string) ([]string, error) {
 			return err
 		}
 		rel := strings.TrimPrefix(strings.TrimPrefix(path, dir), "/")
+		ours := strings.Contains(rel, "/flatroot/")
 		switch {
+		case d.IsDir() && ours:
 		case d.IsDir():
 			lines = append(lines, "dir "+rel)
 		case d.Type() == fs.ModeSymlink:
@@ -118,7 +121,7 @@ func List(dir string) ([]string, error) {
 				return err
 			}
 			line := fmt.Sprintf("file %s %v", rel, info.Mode())
-			if !strings.HasPrefix(rel, "flatroot/") {
+			if !ours {
 				line += fmt.Sprintf(" %d", info.Size())
 			}
 			lines = append(lines, line)
