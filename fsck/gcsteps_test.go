@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/flatroot/flatroot/fsck"
@@ -96,4 +99,64 @@ func (g *graphWorld) stopAt(what string, full bool, step int) bool {
 	}
 	g.collect(what, store.GCOptions{})
 	return err != nil
+}
+
+// TestGCAside: an entry that can't be read is not found by its name any more, so that nobody relies on what else it had; put
+// again, its object is replaced, and a later collection removes it.
+func TestGCAside(t *testing.T) {
+	g := newGraphWorld(t, 6)
+	shared := g.text()
+	var b [2]fsverity.Digest
+	for i := range b {
+		b[i] = g.stream(stream.OCILayer, nil, []fsverity.Digest{shared})
+		g.link(store.Streams, "oci-layer-"+g.digestName(), b[i])
+	}
+	g.must(g.s.Settled())
+	good := g.read(g.object(b[0]))
+	g.overwrite(g.object(b[0]), make([]byte, len(good)))
+	r, err := g.gc(store.GCOptions{})
+	g.must(err)
+	if len(r.Unreadable) != 1 || r.Removed.Streams != 1 || r.Removed.Objects != 2 {
+		t.Errorf("%+v", r)
+	}
+	if have := g.have(); len(have.entries) != 0 || !have.objects[b[0]] {
+		t.Errorf("it has %+v", have)
+	}
+	if isNew, err := g.s.PutObject(b[0], good); err != nil || !isNew {
+		t.Errorf("put again: new %v, %v", isNew, err)
+	}
+	g.must(g.s.Settled())
+	r, err = g.gc(store.GCOptions{})
+	g.must(err)
+	if have := g.have(); len(r.Unreadable) != 0 || len(have.objects) != 0 {
+		t.Errorf("then %+v, left %+v", r, have)
+	}
+}
+
+// TestGCStrange: what is in objects/ and no object stays, and is told.
+func TestGCStrange(t *testing.T) {
+	g := newGraphWorld(t, 7)
+	d := g.text()
+	g.must(g.s.Settled())
+	lost := strings.Repeat("0", 62)
+	for _, name := range []string{"objects/ab/note", "objects/note"} {
+		g.must(os.MkdirAll(filepath.Dir(g.path(name)), 0o755))
+		g.overwrite(g.path(name), nil)
+	}
+	g.must(os.MkdirAll(g.path("objects/ab/"+lost), 0o755))
+	g.must(os.MkdirAll(g.path("images/refs/flatroot/live/old"), 0o755))
+	r, err := g.gc(store.GCOptions{Full: true})
+	g.must(err)
+	want := []string{"objects/ab/" + lost, "objects/ab/note", "objects/note"}
+	if slices.Sort(r.Strange); !slices.Equal(r.Strange, want) || !r.Full || r.Removed.Objects != 1 || g.has(d) {
+		t.Errorf("%+v", r)
+	}
+	for _, name := range want {
+		if _, err := os.Lstat(g.path(name)); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := os.Lstat(g.path("images/refs/flatroot")); !os.IsNotExist(err) {
+		t.Errorf("empty directories of refs: %v", err)
+	}
 }

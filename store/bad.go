@@ -12,6 +12,9 @@ import (
 // digest in hexadecimal → what is wrong with it, as a word.
 const notesBad = "bad"
 
+// badContent is the word for an object whose content is not what its name says.
+const badContent = "object-damaged"
+
 // badObjects are the notes of damaged objects as they were when the first object was
 // put, and those made through this Store since.
 type badObjects struct {

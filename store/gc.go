@@ -67,8 +67,12 @@ type GCReport struct {
 	Leftovers int64 `json:"leftovers"`
 	// Mounts are records of mounts that are no more.
 	Mounts int64 `json:"mounts"`
+	// Strange are the paths below the store of what is in objects/ and no object. It
+	// stays. They are known with Full only.
+	Strange []string `json:"strange,omitempty"`
 	// Unreadable are streams and images that have lost their names, but can't be
-	// read, and stay: it is not known what else they refer to. Full removes them.
+	// read, and stay: it is not known what else they refer to. Nobody finds them by
+	// their names any more. Full removes them.
 	Unreadable []error `json:"-"`
 }
 

@@ -18,8 +18,12 @@ type sweepPlan struct {
 	// entry comes before those that lead to it: it has no other trace.
 	parents map[fsverity.Digest]bool
 	order   []fsverity.Digest
-	bury    []fsverity.Digest // streams that can't be read and have no entry
-	objects *digestSet        // candidates; those that are kept in it stay
+	// aside are entries that can't be read: they become traces, since what they refer
+	// to may not all be there the day that they can. Bury are streams like that which
+	// have no entry.
+	aside   map[Kind][]EntryInfo
+	bury    []fsverity.Digest
+	objects *digestSet // candidates; those that are kept in it stay
 }
 
 // tracing follows references.
@@ -28,7 +32,7 @@ type tracing struct {
 	mapped  map[Kind]map[fsverity.Digest]bool // what entries lead to
 	live    map[fsverity.Digest]bool          // streams
 	images  map[fsverity.Digest]bool          // live by a config
-	rooted  map[fsverity.Digest]bool          // images, by a ref
+	rooted  map[fsverity.Digest]string        // images, by a ref: that
 	covered map[fsverity.Digest]bool          // images that dead configs name
 	stuck   []fsverity.Digest                 // dead, but not to be read
 	objects *digestSet
@@ -39,7 +43,7 @@ type tracing struct {
 func (c *collector) makePlan(full bool) error {
 	t := &tracing{
 		c: c, mapped: map[Kind]map[fsverity.Digest]bool{}, objects: newDigestSet(c.s.meta.algorithm),
-		live: map[fsverity.Digest]bool{}, images: map[fsverity.Digest]bool{}, rooted: map[fsverity.Digest]bool{},
+		live: map[fsverity.Digest]bool{}, images: map[fsverity.Digest]bool{}, rooted: map[fsverity.Digest]string{},
 		covered: map[fsverity.Digest]bool{},
 	}
 	for k, entries := range c.view.entries {
@@ -52,7 +56,11 @@ func (c *collector) makePlan(full bool) error {
 		return err
 	}
 	c.report.Kept, c.report.Removed, c.report.Unreadable = GCCounts{}, GCCounts{}, nil
-	p := &sweepPlan{full: full, entries: map[Kind][]EntryInfo{}, parents: map[fsverity.Digest]bool{}, objects: t.objects}
+	c.report.Full, c.report.Strange = full, nil
+	p := &sweepPlan{
+		full: full, entries: map[Kind][]EntryInfo{}, aside: map[Kind][]EntryInfo{},
+		parents: map[fsverity.Digest]bool{}, objects: t.objects,
+	}
 	if err := t.findDead(p); err != nil {
 		return err
 	}
@@ -81,7 +89,7 @@ func (t *tracing) findLive() error {
 			}
 			d := t.c.view.entries[k][i].Digest
 			if k == Images {
-				t.rooted[d] = true
+				t.rooted[d] = r.Name
 				continue
 			}
 			if err := t.liveStream(d); err != nil {
@@ -152,7 +160,7 @@ func (t *tracing) trace(k Kind, d fsverity.Digest, visit func(Edge, fsverity.Dig
 func (t *tracing) findDead(p *sweepPlan) error {
 	lives := map[Kind]func(fsverity.Digest) bool{
 		Streams: func(d fsverity.Digest) bool { return t.live[d] },
-		Images:  func(d fsverity.Digest) bool { return t.images[d] || t.rooted[d] },
+		Images:  func(d fsverity.Digest) bool { return t.images[d] || t.rooted[d] != "" },
 	}
 	// Streams first: the images that dead configs name have no files but those of layers.
 	for _, k := range []Kind{Streams, Images} {
@@ -163,6 +171,7 @@ func (t *tracing) findDead(p *sweepPlan) error {
 			}
 			if err := t.dead(k, e.Digest, p); err != nil {
 				t.c.report.Kept.add(k)
+				p.aside[k] = append(p.aside[k], e)
 				t.unreadable(e.Digest, t.c.s.linkError(k, e.Name, err))
 				continue
 			}
@@ -256,15 +265,19 @@ func (t *tracing) deadImage(d fsverity.Digest, _ *sweepPlan) error {
 }
 
 // addAll makes candidates of all objects that there are.
-func (t *tracing) addAll() error {
+func (t *tracing) addAll() (err error) {
+	if t.c.report.Strange, err = t.c.s.Strangers(); err != nil {
+		return err
+	}
 	for first := range 256 {
 		if err := t.c.ctx.Err(); err != nil {
 			return err
 		}
-		ds, _, err := t.c.s.ObjectNames(byte(first))
+		ds, strange, err := t.c.s.ObjectNames(byte(first))
 		if err != nil {
 			return err
 		}
+		t.c.report.Strange = append(t.c.report.Strange, strange...)
 		for _, d := range ds {
 			t.objects.add(d)
 		}
@@ -287,10 +300,10 @@ func (t *tracing) keepLive() error {
 	for d := range t.images {
 		t.objects.keep(d)
 	}
-	for d := range t.rooted {
+	for d, ref := range t.rooted {
 		t.objects.keep(d)
 		if err := t.trace(Images, d, keep); err != nil {
-			return unsure(err)
+			return unsure(fmt.Errorf("%s/%s/%s: %w", Images, refsDir, ref, err))
 		}
 	}
 	for _, d := range t.stuck {
@@ -310,6 +323,9 @@ func (n *GCCounts) add(k Kind) {
 // count looks at the objects that are going to be removed, and with full at all.
 func (c *collector) count(p *sweepPlan) error {
 	for i := range p.objects.len() {
+		if i%1024 == 0 && c.ctx.Err() != nil {
+			return c.ctx.Err()
+		}
 		kept := p.objects.isKept(i)
 		if kept && !p.full {
 			c.report.Kept.Objects++
@@ -319,8 +335,9 @@ func (c *collector) count(p *sweepPlan) error {
 		switch {
 		case errors.Is(err, ErrNotFound):
 			continue
-		case errors.Is(err, errNotRegular) && !kept:
+		case errors.Is(err, errNotRegular):
 			p.objects.keep(p.objects.at(i)) // it is no object of ours
+			c.report.Strange = append(c.report.Strange, "objects/"+p.objects.at(i).ObjectPath())
 			continue
 		case err != nil:
 			return err

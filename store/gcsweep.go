@@ -20,25 +20,10 @@ func (c *collector) sweep() error {
 		if err := c.s.RemoveRef(Images, r.Name); err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
-		c.s.removeEmptyDirs(Images, r.Name)
 	}
-	links := slices.Clone(p.links)
-	for _, k := range []Kind{Streams, Images} {
-		for _, e := range p.entries[k] {
-			if err := c.ctx.Err(); err != nil {
-				return err
-			}
-			l, err := c.s.bury(k, e)
-			if err != nil {
-				return err
-			}
-			links = append(links, l)
-		}
-	}
-	for _, d := range p.bury {
-		if err := c.s.Bury(Streams, d); err != nil {
-			return err
-		}
+	links, err := c.buryAll()
+	if err != nil {
+		return err
 	}
 	if p.objects.len() > p.objects.numKept() {
 		// Else an entry might come back after a power cut without what it refers to.
@@ -58,6 +43,51 @@ func (c *collector) sweep() error {
 		}
 	}
 	return nil
+}
+
+// buryAll makes traces of the entries that go, and gives those traces that have no use
+// once the objects are gone.
+func (c *collector) buryAll() ([]deadLink, error) {
+	p := c.plan
+	links := slices.Clone(p.links)
+	for _, k := range []Kind{Streams, Images} {
+		for _, e := range p.entries[k] {
+			if err := c.ctx.Err(); err != nil {
+				return nil, err
+			}
+			l, err := c.s.bury(k, e)
+			if err != nil {
+				return nil, err
+			}
+			links = append(links, l)
+		}
+		for _, e := range p.aside[k] {
+			if err := c.putAside(k, e); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, d := range p.bury {
+		if err := c.s.Bury(Streams, d); err != nil {
+			return nil, err
+		}
+	}
+	return links, nil
+}
+
+// putAside moves an entry that can't be read to the dead. Should its object be put
+// again, that has to replace it if it is damaged, though it has no entry any more by
+// which that would show.
+func (c *collector) putAside(k Kind, e EntryInfo) error {
+	check, err := c.s.CheckObject(e.Digest, CheckOptions{Read: true})
+	if err == nil && check.Content != nil {
+		err = c.s.MarkBad(e.Digest, badContent)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = c.s.bury(k, e)
+	return err
 }
 
 // removeObjects removes the candidates that nobody keeps, and then those of them that
@@ -141,6 +171,9 @@ func (c *collector) tidy() error {
 	if err != nil {
 		return err
 	}
+	if err := c.s.removeEmptyRefDirs(); err != nil {
+		return err
+	}
 	for _, name := range c.view.marks {
 		if err := c.s.RemoveNote(uncleanDir, name); err != nil && !errors.Is(err, ErrNotFound) {
 			return err
@@ -193,7 +226,7 @@ func (c *collector) prune() (int, error) {
 		return 0, nil
 	}
 	gone := map[string]bool{}
-	for _, e := range c.plan.entries[Streams] {
+	for _, e := range slices.Concat(c.plan.entries[Streams], c.plan.aside[Streams]) {
 		gone[e.Name] = true
 	}
 	return c.o.Prune(func(entry string) bool { return gone[entry] }, c.o.DryRun)
@@ -257,4 +290,56 @@ func (s *Store) removeEmptyDirs(k Kind, ref string) {
 			return
 		}
 	}
+}
+
+// removeEmptyRefDirs removes the directories without refs below refs/flatroot/, which
+// are ours alone; other tools may keep theirs.
+func (s *Store) removeEmptyRefDirs() error {
+	for _, k := range []Kind{Streams, Images} {
+		at, err := s.kindDir(k, []string{refsDir}, false)
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		err = at.removeEmpty(privateDir, maxDepth)
+		at.close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeEmpty removes a directory in d if no file is in it or below.
+func (d dir) removeEmpty(name string, depth int) error {
+	at, err := d.sub(name, false)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer at.close()
+	names, err := at.names()
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if depth == 0 {
+			return nil
+		}
+		if err := at.removeEmpty(n, depth-1); err != nil {
+			return err
+		}
+	}
+	err = unix.Unlinkat(d.fd, name, unix.AT_REMOVEDIR)
+	if err == unix.ENOTEMPTY || err == unix.EEXIST {
+		return nil
+	}
+	if err != nil {
+		return pathError("remove", at.path, err)
+	}
+	return nil
 }

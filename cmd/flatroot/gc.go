@@ -51,16 +51,35 @@ func runGC(ctx context.Context, c console, o store.GCOptions, stdout io.Writer) 
 	o.BootID, _ = store.BootID() // without it all records of mounts stay, as in some containers
 	o.Prune = func(gone func(string) bool, dry bool) (int, error) { return index.PruneNotes(s, gone, dry) }
 	r, err := s.GC(ctx, o)
-	for _, u := range r.Unreadable {
-		c.talk("%v: it has no name any more, but can't be read and stays; gc --full removes it", u)
-	}
 	if err != nil {
 		return err
 	}
+	c.tellStaying(r)
 	if c.json {
 		return printJSON(stdout, r)
 	}
 	return c.printGC(stdout, r)
+}
+
+// maxTold is how many things that stay are told one by one.
+const maxTold = 10
+
+// tellStaying says what stays though no image needs it.
+func (c *console) tellStaying(r store.GCReport) {
+	for i, err := range r.Unreadable {
+		if i == maxTold {
+			c.talk("and %d more that can't be read", len(r.Unreadable)-i)
+			break
+		}
+		c.talk("%v: it has no name any more, but can't be read and stays; gc --full removes it", err)
+	}
+	for i, path := range r.Strange {
+		if i == maxTold {
+			c.talk("and %d more that are no objects", len(r.Strange)-i)
+			break
+		}
+		c.talk("%s: it is no object and stays", path)
+	}
 }
 
 func (c *console) printGC(w io.Writer, r store.GCReport) error {
