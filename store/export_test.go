@@ -1,9 +1,11 @@
 package store
 
 import (
+	"io"
 	"os"
 
 	"github.com/flatroot/flatroot/fsverity"
+	"golang.org/x/sys/unix"
 )
 
 // Kernel stands in for the kernel's fs-verity.
@@ -43,3 +45,9 @@ func IsUUID(s string) bool { return isUUID(s) }
 func ReadBootID(path string) (string, error) { return readBootID(path) }
 
 func (s *Store) UncleanMarks() ([]string, error) { return s.uncleanMarks() }
+
+func Lockers(r io.Reader, major, minor uint32, inode uint64, self int) []int {
+	return lockers(r, unix.Mkdev(major, minor), inode, self)
+}
+
+func DescribeProcess(pid int, command []byte) string { return describe(pid, command) }

@@ -30,13 +30,19 @@ func flock(fd, how int) error {
 	return retry(func() error { return unix.Flock(fd, how) })
 }
 
-// longestPoll is how long LockExclusive sleeps at most between two tries.
-const longestPoll = 100 * time.Millisecond
+// longestPoll is how long LockExclusive sleeps at most between two tries: short enough
+// to find a gap between two commands of a script.
+const longestPoll = 10 * time.Millisecond
 
-// LockExclusive waits until nobody else has the store open, and keeps it so. It
-// calls waiting once if it has to wait, with words for who has the store open. No other goroutine may use the Store
-// meanwhile: the kernel gives the shared lock up first, so that others may change
-// the store before this returns. If ctx ends first, the shared lock is taken again.
+// LockExclusive waits until nobody else has the store open, and keeps it so. It calls
+// waiting once if it has to wait, with words for who has the store open. No other
+// goroutine may use the Store meanwhile: the kernel gives the shared lock up first, so
+// that others may change the store before this returns. If ctx ends first, the shared
+// lock is taken again.
+//
+// Whoever opens the store meanwhile is let in: else a mount, at boot perhaps, would
+// wait for a collection of garbage that waits for a long pull. So users that overlap
+// without end keep this waiting without end; it can be called off.
 func (s *Store) LockExclusive(ctx context.Context, waiting func(who string)) error {
 	if err := s.mayWrite(); err != nil {
 		return err
