@@ -3,6 +3,8 @@ package store_test
 import (
 	"context"
 	"errors"
+	"io"
+	"os"
 	"testing"
 
 	"github.com/flatroot/flatroot/fsverity"
@@ -43,4 +45,34 @@ func TestForgetMount(t *testing.T) {
 	}
 	store.ForgetMount(dir, a, none)
 	store.ForgetMount(t.TempDir(), a, none)
+}
+
+// TestEmptyLive: directories that a killed command has left go with the next collection,
+// those of a ref don't.
+func TestEmptyLive(t *testing.T) {
+	s := newStore(t)
+	refs := s.Dir() + "/images/refs/"
+	o := store.GCOptions{Tracers: map[store.Kind]store.Tracer{
+		store.Images: func(io.ReaderAt, int64, func(store.Edge, fsverity.Digest) error) error { return nil },
+	}}
+	gc := func() {
+		t.Helper()
+		_, err := s.GC(context.Background(), o)
+		must(t, err)
+	}
+	for _, dir := range []string{"flatroot", "flatroot/live", "flatroot/live/01234567-89ab-cdef-0123-456789abcdef"} {
+		must(t, os.MkdirAll(refs+dir, 0o755))
+		gc()
+		if exists(t, refs+"flatroot") {
+			t.Errorf("%s stays", dir)
+		}
+	}
+	a := putImage(t, s, "a")
+	_, err := s.RecordMount(a, nil)
+	must(t, err)
+	must(t, os.MkdirAll(refs+"flatroot/live/empty", 0o755))
+	gc()
+	if exists(t, refs+"flatroot/live/empty") || !exists(t, livePath(t, s.Dir(), a)) {
+		t.Error("beside a record")
+	}
 }

@@ -156,6 +156,7 @@ func (c *collector) tidy() error {
 	if err != nil {
 		return err
 	}
+	c.s.removeEmptyLive()
 	replaced, err := c.replaced()
 	if err != nil {
 		return err
@@ -281,12 +282,15 @@ func (s *Store) removeEmptyDirs(k Kind, ref string) {
 	names := strings.Split(ref, "/")
 	for n := len(names) - 1; n > 0; n-- {
 		at, err := s.kindDir(k, append([]string{refsDir}, names[:n-1]...), false)
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
 		if err != nil {
 			return
 		}
 		err = unix.Unlinkat(at.fd, names[n-1], unix.AT_REMOVEDIR)
 		at.close()
-		if err != nil { // it is in use
+		if err != nil && err != unix.ENOENT { // it is in use
 			return
 		}
 	}

@@ -136,3 +136,15 @@ func (s *Store) forget(ref string, d fsverity.Digest, mounted MountedFunc) {
 		s.removeEmptyDirs(Images, ref)
 	}
 }
+
+// removeEmptyLive removes the directories of refs that a command made which was killed
+// before it came to its ref. Under the exclusive lock nobody else is about to use one.
+func (s *Store) removeEmptyLive() {
+	at, boots, err := s.list(Images, strings.Split(refsDir+"/"+livePrefix, "/")[:3])
+	if err == nil {
+		at.close()
+	}
+	for _, boot := range append(boots, "none") {
+		s.removeEmptyDirs(Images, livePrefix+boot+"/none")
+	}
+}
