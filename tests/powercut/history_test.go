@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 )
 
@@ -12,18 +13,30 @@ import (
 type history struct {
 	*recording
 	states   []state
-	promises []promise         // the first one is before any mark
+	first    int               // step of the workload that is the first one in the recording
+	promises []promise         // by how many steps are done
 	sizes    map[string]int64  // of all objects that there ever were, bytes
 	tags     map[string]string // of images at their source, by what they come to
 }
 
-func (h *history) choose(n int, seed uint64) { h.states = h.recording.states(n, seed) }
+func newHistory() *history {
+	return &history{promises: []promise{{}}, sizes: map[string]int64{}, tags: map[string]string{}}
+}
+
+// until is what has happened until so many steps were done, without a recording.
+func (h *history) until(done int) *history {
+	return &history{first: done, promises: slices.Clone(h.promises[:done+1]), sizes: h.sizes, tags: h.tags}
+}
+
+// done is how many steps were done in a state.
+func (h *history) done(s state) int { return h.first + h.marks(s) }
 
 // kept is the form of a history in a file.
 type kept struct {
 	Filesystem string
 	Base       map[int64][]byte
 	Events     []event
+	First      int
 	States     []keptState
 	Promises   []promise
 	Sizes      map[string]int64
@@ -39,7 +52,7 @@ type keptState struct {
 func (h *history) keep(t *testing.T, r *rig) {
 	t.Helper()
 	k := kept{
-		Filesystem: r.name, Base: h.base.m, Events: h.events, Promises: h.promises, Sizes: h.sizes, Tags: h.tags,
+		Filesystem: r.name, Base: h.base.m, Events: h.events, First: h.first, Promises: h.promises, Sizes: h.sizes, Tags: h.tags,
 	}
 	for _, s := range h.states {
 		k.States = append(k.States, keptState{s.cut, s.way, s.seed})
@@ -75,7 +88,7 @@ func load(t *testing.T, r *rig) *history {
 	}
 	h := &history{
 		recording: &recording{base: &blocks{r.size, k.Base}, events: k.Events, sector: r.sector, intact: r.intact},
-		promises:  k.Promises, sizes: k.Sizes, tags: k.Tags,
+		first:     k.First, promises: k.Promises, sizes: k.Sizes, tags: k.Tags,
 	}
 	for i, s := range k.States {
 		if s.Cut > len(k.Events) {

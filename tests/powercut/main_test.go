@@ -117,14 +117,19 @@ func newRig(t *testing.T, f filesystem) *rig {
 	return &rig{f, s, t.TempDir()}
 }
 
-// record makes a file system and records what work does to it.
-func (r *rig) record(t *testing.T, work func(dir string, mark func())) *recording {
+// record records what work does to a file system on a disk; a nil disk is a new one.
+func (r *rig) record(t *testing.T, disk *blocks, work func(dir string, mark func())) *recording {
 	t.Helper()
-	d := newDisk(newBlocks(r.size))
+	d := newDisk(disk)
+	if disk == nil {
+		d = newDisk(newBlocks(r.size))
+	}
 	file := r.add("recorded", d)
 	defer r.remove("recorded")
-	if err := r.format(file); err != nil {
-		t.Fatal(err)
+	if disk == nil {
+		if err := r.format(file); err != nil {
+			t.Fatal(err)
+		}
 	}
 	d.record()
 	m, err := r.mount(file, r.at)

@@ -59,7 +59,7 @@ func TestStates(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 0))
 		rec, after := randomRecording(rng)
 		b := rec.builder()
-		for _, s := range rec.states(30, seed) {
+		for _, s := range rec.choose(30, seed) {
 			got := content(b.build(s))
 			if s.way == inOrder && !bytes.Equal(got, after[s.cut]) {
 				t.Fatalf("seed %d: %v is not what the disk held", seed, s)

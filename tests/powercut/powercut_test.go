@@ -1,13 +1,12 @@
 package powercut
 
 import (
-	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 
-	"github.com/flatroot/flatroot/index"
 	"github.com/flatroot/flatroot/store"
 )
 
@@ -32,36 +31,74 @@ func TestPowerCut(t *testing.T) {
 		w := world{at: r.at, sources: dir}
 		h := load(t, r)
 		if h == nil {
-			h = perform(t, r, w)
-			h.choose(pick(100, 1000), *seed)
+			h = newHistory()
+			h.perform(t, r, w, nil)
+			h.states = h.choose(pick(100, 1000), *seed)
 		}
-		var f figures
-		r.tryAll(t, h.recording, h.states, func(s state, _ string) {
-			f.states++
-			f.during[h.marks(s)]++
-			if err := examine(w, h, s, &f); err != nil {
-				t.Errorf("%s, %v during %s: %v", r.name, s, stepName(h.marks(s)), err)
-			}
-		})
-		t.Logf("%s: %d events, %v", r.name, len(h.events), f)
-		if t.Failed() && *keptIn == "" {
-			h.keep(t, r)
+		h.try(t, r, w)
+	})
+}
+
+// try tries the states of a history, and keeps it if one fails.
+func (h *history) try(t *testing.T, r *rig, w world) {
+	t.Helper()
+	var f figures
+	r.tryAll(t, h.recording, h.states, func(s state, _ string) {
+		f.states++
+		n := h.done(s)
+		f.during[n]++
+		if err := h.examine(w, s, &f); err != nil {
+			t.Errorf("%s, %v during %s: %v", r.name, s, stepName(n), err)
+		}
+	})
+	t.Logf("%s: %d events, %v", r.name, len(h.events), f)
+	if t.Failed() && *keptIn == "" {
+		h.keep(t, r)
+	}
+}
+
+// The same holds for a second power cut, when the first one has left whatever it could, and flatroot has gone on from there.
+func TestCutTwice(t *testing.T) {
+	need(t)
+	dir := sources(t)
+	forEach(t, func(t *testing.T, r *rig) {
+		w := world{at: r.at, sources: dir}
+		h := newHistory()
+		h.perform(t, r, w, nil)
+		b := h.builder()
+		for _, s := range h.whilePutting(pick(2, 20)) {
+			h := h.until(h.done(s))
+			h.perform(t, r, w, b.build(s))
+			h.states = h.choose(pick(15, 60), s.seed)
+			h.try(t, r, w)
 		}
 	})
 }
 
-func stepName(marks int) string {
-	if marks < len(steps) {
-		return steps[marks].name
+// whilePutting chooses n states in which a command was cut that was putting objects.
+func (h *history) whilePutting(n int) []state {
+	putting := slices.DeleteFunc(h.choose(100, *seed), func(s state) bool {
+		name := stepName(h.done(s))
+		return name != "build" && !strings.HasPrefix(name, "pull")
+	})
+	for len(putting) > n {
+		i := int(putting[len(putting)-1].seed % uint64(len(putting)))
+		putting = slices.Delete(putting, i, i+1)
+	}
+	return putting
+}
+
+func stepName(n int) string {
+	if n < len(steps) {
+		return steps[n].name
 	}
 	return "nothing"
 }
 
-// perform carries the workload out and records it.
-func perform(t *testing.T, r *rig, w world) *history {
+// perform carries the workload out, from its first step that is not done, and records it; a nil disk is a new one.
+func (h *history) perform(t *testing.T, r *rig, w world, disk *blocks) {
 	t.Helper()
-	h := &history{promises: []promise{{}}, sizes: map[string]int64{}, tags: map[string]string{}}
-	h.recording = r.record(t, func(dir string, mark func()) {
+	h.recording = r.record(t, disk, func(dir string, mark func()) {
 		stop, err := neighbour(r.filesystem, dir)
 		if err != nil {
 			t.Fatal(err)
@@ -71,14 +108,14 @@ func perform(t *testing.T, r *rig, w world) *history {
 				t.Error(err)
 			}
 		}()
-		for i, s := range steps {
-			p, err := s.run(w, h.promises[i])
+		for n := h.first; n < len(steps); n++ {
+			p, err := steps[n].run(w, h.promises[n])
 			if err != nil {
 				t.Fatal(err)
 			}
 			mark()
 			h.promises = append(h.promises, p)
-			if tag, ok := strings.CutPrefix(s.name, "pull "); ok {
+			if tag, ok := strings.CutPrefix(steps[n].name, "pull "); ok {
 				h.tags[p.Names["web"]] = tag
 			}
 			if err := h.note(w); err != nil {
@@ -86,7 +123,6 @@ func perform(t *testing.T, r *rig, w world) *history {
 			}
 		}
 	})
-	return h
 }
 
 // note notes the sizes of the objects that there are now.
@@ -106,8 +142,8 @@ func (h *history) note(w world) error {
 }
 
 // examine looks at a state: first at all that is there, then at whether flatroot goes on from there.
-func examine(w world, h *history, s state, f *figures) error {
-	n := h.marks(s)
+func (h *history) examine(w world, s state, f *figures) error {
+	n := h.done(s)
 	now, next := h.promises[n], h.promises[min(n+1, len(steps))]
 	if err := look(w, h, now, next, f); err != nil {
 		return err
@@ -183,11 +219,6 @@ func resume(w world, h *history, s state, n int, now, next promise) error {
 
 // again repeats the step during which the power was cut.
 func again(w world, s step, now, next promise) error {
-	if s.name == "rm" {
-		if gone, err := isGone(w, "old"); gone || err != nil {
-			return err
-		}
-	}
 	got, err := s.run(w, now)
 	if err != nil {
 		return err
@@ -196,17 +227,4 @@ func again(w world, s step, now, next promise) error {
 		return fmt.Errorf("%s gives %v, not %v", s.name, got.Names, next.Names)
 	}
 	return w.pushed(next)
-}
-
-func isGone(w world, name string) (bool, error) {
-	s, err := store.Open(w.store(), store.OpenOptions{ReadOnly: true})
-	if err != nil {
-		return false, err
-	}
-	defer s.Close()
-	_, err = index.Find(s, name)
-	if errors.Is(err, index.ErrNoImage) {
-		return true, nil
-	}
-	return false, err
 }

@@ -31,7 +31,7 @@ func privateVersion(n int) []byte {
 func TestPrivateFile(t *testing.T) {
 	forEach(t, func(t *testing.T, r *rig) {
 		at := filepath.Join(r.at, "store")
-		rec := r.record(t, func(dir string, mark func()) {
+		rec := r.record(t, nil, func(dir string, mark func()) {
 			stop, err := neighbour(r.filesystem, dir)
 			if err != nil {
 				t.Fatal(err)
@@ -42,7 +42,7 @@ func TestPrivateFile(t *testing.T) {
 			}
 		})
 		rec.begin = rec.position(1)
-		r.tryAll(t, rec, rec.states(pick(40, 1000), *seed), func(st state, dir string) {
+		r.tryAll(t, rec, rec.choose(pick(40, 1000), *seed), func(st state, dir string) {
 			if err := readVersion(at); err != nil {
 				t.Errorf("%v: %v", st, err)
 			}

@@ -86,7 +86,7 @@ func TestControls(t *testing.T) {
 
 // control publishes, each file announced, and counts the states in which something is wrong.
 func control(t *testing.T, r *rig, p publisher) {
-	rec := r.record(t, func(dir string, mark func()) {
+	rec := r.record(t, nil, func(dir string, mark func()) {
 		for i := range published {
 			if err := p.publish(dir, i+1); err != nil {
 				t.Fatal(err)
@@ -96,7 +96,7 @@ func control(t *testing.T, r *rig, p publisher) {
 	})
 	rec.begin = rec.position(1)
 	n, caught := pick(36, 300), 0
-	r.tryAll(t, rec, rec.states(n, *seed), func(s state, dir string) {
+	r.tryAll(t, rec, rec.choose(n, *seed), func(s state, dir string) {
 		corrupt, lost := p.inspect(dir, rec.marks(s))
 		if corrupt+lost > 0 {
 			caught++

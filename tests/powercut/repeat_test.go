@@ -74,7 +74,7 @@ func TestRepeated(t *testing.T) {
 	forEach(t, func(t *testing.T, r *rig) {
 		for _, c := range repetitions {
 			w := world{at: r.at, sources: dir}
-			rec := r.record(t, func(_ string, mark func()) {
+			rec := r.record(t, nil, func(_ string, mark func()) {
 				var err error
 				p := promise{}
 				for _, s := range []step{steps[0], pull("v1", "web"), push} {

@@ -52,9 +52,9 @@ func (r *recording) position(mark int) int {
 	return slices.IndexFunc(r.events, func(e event) bool { return e.Mark == mark })
 }
 
-// states chooses n states: half of them spread over all events; one in four during one of the commands, of which some have
+// choose chooses n states: half of them spread over all events; one in four during one of the commands, of which some have
 // few events; and one in four just when a command has announced success. The ways take turns.
-func (r *recording) states(n int, seed uint64) []state {
+func (r *recording) choose(n int, seed uint64) []state {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	marks := r.markPlaces()
 	out := make([]state, n)
@@ -130,14 +130,14 @@ func (b *builder) build(s state) *blocks {
 		b.events[b.next].apply(b.durable)
 	}
 	disk := b.durable.clone()
-	for _, e := range b.choose(b.events[flush:s.cut], s) {
+	for _, e := range b.arrived(b.events[flush:s.cut], s) {
 		e.apply(disk)
 	}
 	return disk
 }
 
-// choose gives those of the pending writes that came to the disk.
-func (r *recording) choose(pending []event, s state) []event {
+// arrived gives those of the pending writes that came to the disk.
+func (r *recording) arrived(pending []event, s state) []event {
 	if s.way == inOrder {
 		return pending
 	}
