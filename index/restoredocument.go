@@ -38,15 +38,21 @@ func restoreDocument(ctx context.Context, s *store.Store, entry string, find fun
 	} else {
 		return errors.New("that is neither a config's entry nor a manifest's")
 	}
+	// What find asks may take its time, and nobody is to wait for that. The document is what its digest says whatever
+	// changes meanwhile; what is to refer to what is read again.
+	if err := r.readOld(); err != nil {
+		return err
+	}
+	if err := r.findJSON(find); err != nil {
+		return err
+	}
 	unlock, err := s.LockEntries(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	r.linked, r.old = fsverity.Digest{}, nil
 	if err := r.readOld(); err != nil {
-		return err
-	}
-	if err := r.findJSON(find); err != nil {
 		return err
 	}
 	if err := r.findRefs(ctx); err != nil {

@@ -235,7 +235,7 @@ func (w inlineWriter) Write(p []byte) (int, error) { return len(p), w.w.Inline(p
 
 // isDamage tells an error in what the store has from one of the process that reads it.
 func isDamage(err error) bool {
-	for _, own := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EACCES, unix.EPERM} {
+	for _, own := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EACCES, unix.EPERM, unix.EAGAIN} {
 		if errors.Is(err, own) {
 			return false
 		}

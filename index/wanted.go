@@ -122,18 +122,18 @@ func (o wantedWriter) Commit() (fsverity.Digest, bool, error) {
 	return d, err == nil, err
 }
 
-// markRotten reads an object that is there, and notes it as damaged if it is not what its name says: the store would not
-// replace it otherwise.
+// markRotten reads an object that is there, and notes it as damaged if it is not what its name says, or can't be read: the
+// store would not replace it otherwise. An error is none of the object's, so that it is not known what it is.
 func markRotten(s *store.Store, d fsverity.Digest) error {
 	check, err := s.CheckObject(d, store.CheckOptions{Read: true})
-	var object *store.ObjectError
+	if err == nil {
+		err = check.Content
+	}
 	switch {
-	case errors.As(err, &object):
-		return nil // missing, or no file at all: that shows
-	case err != nil:
-		return err
-	case check.Content == nil:
+	case err == nil, errors.Is(err, store.ErrNotFound):
 		return nil
+	case !isDamage(err):
+		return err
 	}
 	return s.MarkBad(d, badContent)
 }
