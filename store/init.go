@@ -53,9 +53,9 @@ func (o *InitOptions) fill() error {
 }
 
 // Init makes a store in the directory path, which is made too, or has to be empty.
-// A store that is there already is left as it is: that is success if it has the
-// settings asked for (Verity auto takes what there is) and an error that says the
-// difference if not.
+// A store that is there already is left as it is, but for what a killed Init did
+// not come to: that is success if it has the settings asked for (Verity auto takes
+// what there is) and an error that says the difference if not.
 func Init(path string, o InitOptions) error {
 	return initWith(path, o, kernelVerity())
 }
@@ -142,6 +142,24 @@ func fillRoot(root dir, o InitOptions, kernel verityOps) error {
 	if err != nil {
 		return err
 	}
+	return finishRoot(root)
+}
+
+// keepFound takes a store that is there for the one asked for. Who has made it may not
+// have finished, or was killed before, so this does the rest, as far as the store may
+// be written.
+func keepFound(root dir, had meta, o InitOptions, kernel verityOps) error {
+	if err := checkSame(root, had, o, kernel); err != nil {
+		return err
+	}
+	err := finishRoot(root)
+	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+		return nil
+	}
+	return err
+}
+
+func finishRoot(root dir) error {
 	for _, name := range []string{"objects", string(Images), string(Streams)} {
 		if err := root.mkdir(name); err != nil {
 			return err
@@ -150,15 +168,11 @@ func fillRoot(root dir, o InitOptions, kernel verityOps) error {
 	return syncRoot(root)
 }
 
-func syncRoot(root dir) error { return retry(func() error { return unix.Syncfs(root.fd) }) }
-
-// keepFound takes a store that is there for the one asked for. Who has made it may not
-// have made it durable yet, or was killed before.
-func keepFound(root dir, had meta, o InitOptions, kernel verityOps) error {
-	if err := checkSame(root, had, o, kernel); err != nil {
-		return err
+func syncRoot(root dir) error {
+	if err := retry(func() error { return unix.Syncfs(root.fd) }); err != nil {
+		return pathError("sync", root.path, err)
 	}
-	return syncRoot(root)
+	return nil
 }
 
 func writeMeta(root dir, o InitOptions, kernel verityOps) error {
