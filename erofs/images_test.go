@@ -76,6 +76,27 @@ func checkObjects(t *testing.T, m *Image, tr *tree.Tree) {
 	if !maps.Equal(got, want) {
 		t.Errorf("objects %v, want %v", slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(want)))
 	}
+	checkSizes(t, m, tr, got)
+}
+
+// checkSizes compares the sizes that come with a composefs image's objects with those of its tree's files.
+func checkSizes(t *testing.T, m *Image, tr *tree.Tree, objects map[string]bool) {
+	t.Helper()
+	want, got := map[string]int64{}, map[string]int64{}
+	for n := range tree.Node(tr.Len()) {
+		if d := tr.Digest(n); objects[d.String()] {
+			want[d.String()] = int64(tr.Attr(n).Size)
+		}
+	}
+	for o, err := range m.SizedObjects() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[o.Digest.String()] = o.Size
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("sizes of objects %v, want %v", got, want)
+	}
 }
 
 func TestObjectsStops(t *testing.T) {
@@ -87,7 +108,11 @@ func TestObjectsStops(t *testing.T) {
 		n++
 		break
 	}
-	if n != 1 {
+	for range openBytes(t, imageFiles(t)["v2-sha256"]).SizedObjects() {
+		n++
+		break
+	}
+	if n != 2 {
 		t.Errorf("%d objects after break", n)
 	}
 }
@@ -121,6 +146,8 @@ func exercise(img []byte) *tree.Tree {
 		return nil
 	}
 	for range m.Objects() {
+	}
+	for range m.SizedObjects() {
 	}
 	_ = m.walk(func(v visit) error {
 		exerciseInode(v.inode)

@@ -169,3 +169,37 @@ func (m *Image) Objects() iter.Seq2[fsverity.Digest, error] {
 		}
 	}
 }
+
+// SizedObject is an object that holds a backed file's data, and the file's size in bytes.
+type SizedObject struct {
+	Digest fsverity.Digest
+	Size   int64
+}
+
+// SizedObjects yields the object of each backed file with its size, by digest or else by path; some come several times.
+// After an error there is nothing more.
+func (m *Image) SizedObjects() iter.Seq2[SizedObject, error] {
+	return func(yield func(SizedObject, error) bool) {
+		err := m.walk(func(v visit) error {
+			if !v.first {
+				return nil
+			}
+			b, ok, err := v.inode.Backing()
+			if err != nil || !ok {
+				return err
+			}
+			if b.Digest.IsZero() {
+				if b.Digest, err = fsverity.ParseObjectPath(b.Path); err != nil {
+					return nil // it has its data elsewhere
+				}
+			}
+			if !yield(SizedObject{b.Digest, int64(v.inode.attr.Size)}, nil) {
+				return errStop
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errStop) {
+			yield(SizedObject{}, err)
+		}
+	}
+}

@@ -103,7 +103,7 @@ func (im *importer) findBuilt(ctx context.Context, l *importedLayer, j *layerJob
 	} else if !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
-	l.id, l.objects, err = storeStream(ctx, im.s, j.stream, r)
+	l.id, l.objects, err = storeStream(ctx, im.s, j.stream, r, l.replaces)
 	return err
 }
 
@@ -113,7 +113,7 @@ func (im *importer) usable(ctx context.Context, d oci.DiffID, id fsverity.Digest
 	if err != nil || refs == nil {
 		return false, err
 	}
-	if lost, err := im.lost(ctx, unsized(refs)); err != nil || len(lost) > 0 {
+	if lost, err := im.lost(unsized(refs)); err != nil || len(lost) > 0 {
 		return false, err
 	}
 	if err := im.verifyStream(ctx, d, id); err != nil {

@@ -182,16 +182,17 @@ func (d *documents) stale(s *store.Store) (bool, error) {
 }
 
 // name makes the entries. A config that gets another stream takes all manifests along that name it: they refer to the
-// stream, not to the entry, and gc would lose what only the old one leads to.
-func (d *documents) name(s *store.Store, config, manifest digest.Digest) error {
-	if d.config.id != d.config.old {
+// stream, not to the entry, and gc would lose what only the old one leads to. doubtful: they may do so without an entry.
+func (d *documents) name(s *store.Store, img *oci.Image, doubtful bool) error {
+	moved := d.config.id != d.config.old
+	if moved {
 		if err := s.Relink(store.Streams, d.config.entry, d.config.id); err != nil {
 			return err
 		}
-		if !d.config.old.IsZero() {
-			if err := renameConfig(s, config, d.config.id, manifest); err != nil {
-				return err
-			}
+	}
+	if moved && !d.config.old.IsZero() || doubtful {
+		if err := renameConfig(s, img.ConfigDescriptor.Digest, d.config.id, img.Descriptor.Digest); err != nil {
+			return err
 		}
 	}
 	if d.manifest.id != d.manifest.old {

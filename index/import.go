@@ -112,7 +112,8 @@ type importer struct {
 	// doubtful: something of the image is damaged, or may be: its object is read before it is taken for good.
 	doubtful bool
 	mu       sync.Mutex
-	read     map[fsverity.Digest]bool // what was read
+	read     map[fsverity.Digest]bool       // what was read
+	named    map[oci.DiffID]fsverity.Digest // streams that the image's config names for its layers, if it is doubtful
 }
 
 // importedLayer is a layer of the image at hand, from the source or from the store.
@@ -339,6 +340,12 @@ func (im *importer) fetch(ctx context.Context, l *importedLayer) (err error) {
 		hashers: im.hashers, to: im.contents(), alg: im.report.Algorithm, limits: im.Limits, bounds: im.bounds,
 		tell: tell, abort: abort,
 	}
+	doubtful := im.Verify || l.replaces
+	if im.s != nil && doubtful { // what the store has of its files may be as damaged as the layer itself
+		j.to = doubted{stored{im.s}}
+		j.hashers = startHashers(j.to)
+		defer j.hashers.stop()
+	}
 	if im.s != nil {
 		j.stream = stream.NewWriter(im.report.Algorithm, stream.OCILayer, stream.WriterOptions{Scratch: im.s.Scratch})
 		defer func() { err = errors.Join(err, j.stream.Close()) }()
@@ -351,7 +358,7 @@ func (im *importer) fetch(ctx context.Context, l *importedLayer) (err error) {
 		return err
 	}
 	if j.stream != nil {
-		if l.id, l.objects, err = storeStream(ctx, im.s, j.stream, r); err != nil {
+		if l.id, l.objects, err = storeStream(ctx, im.s, j.stream, r, doubtful); err != nil {
 			return err
 		}
 	}

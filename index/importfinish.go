@@ -106,10 +106,10 @@ func (im *importer) nameLayers(ctx context.Context) error {
 	return im.replaceLayers(ctx)
 }
 
-// replaceLayers puts the layers that were fetched in the place of those whose streams are damaged.
+// replaceLayers makes the streams of layers that are damaged, or have no entries, those that were found for them instead.
 func (im *importer) replaceLayers(ctx context.Context) error {
 	for _, l := range im.layers {
-		if l.result == nil || !l.replaces {
+		if !l.replaces || l.id.IsZero() {
 			continue
 		}
 		unlock, err := im.s.LockEntries(ctx)
@@ -118,7 +118,7 @@ func (im *importer) replaceLayers(ctx context.Context) error {
 		}
 		_, err = moveLayer(ctx, im.s, l.DiffID, l.id)
 		unlock()
-		if err == nil {
+		if err == nil && l.result != nil {
 			err = noteOrigin(im.s, im.src, l.Layer)
 		}
 		if err != nil {
@@ -155,7 +155,7 @@ func (im *importer) nameDocuments(ctx context.Context, docs *documents) error {
 	for _, p := range []documentPut{docs.config, docs.manifest} {
 		im.report.Healed.add(p.healed)
 	}
-	return docs.name(im.s, im.img.ConfigDescriptor.Digest, im.img.Descriptor.Digest)
+	return docs.name(im.s, im.img, im.doubtful)
 }
 
 // followLayers takes the streams that the layers' entries lead to, and tells whether one is another: somebody was faster, or

@@ -1,7 +1,9 @@
 package index
 
 import (
+	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -53,35 +55,76 @@ type sized struct {
 	size int64
 }
 
-// inParts has parts of a list worked on by all processors.
-func inParts[T any](ctx context.Context, list []T, work func(ctx context.Context, part []T) error) error {
-	n := runtime.GOMAXPROCS(0)
-	g, ctx := errgroup.WithContext(ctx)
-	for part := range slices.Chunk(list, max((len(list)+n-1)/n, 256)) {
-		g.Go(func() error { return work(ctx, part) })
-	}
-	return g.Wait()
+// looker looks at objects on all processors: whether they are there, have their lengths, and are not noted as damaged.
+type looker struct {
+	s    *store.Store
+	work chan []sized
+	next []sized
+	wg   sync.WaitGroup
+
+	mu   sync.Mutex
+	lost []fsverity.Digest
+	err  error
 }
 
-// lost lists those objects that are missing, have another length, or are noted as damaged.
-func (im *importer) lost(ctx context.Context, objects []sized) (lost []fsverity.Digest, err error) {
-	var mu sync.Mutex
-	err = inParts(ctx, objects, func(ctx context.Context, part []sized) error {
-		for _, o := range part {
-			whole, err := im.s.LooksWhole(o.Digest, o.size)
-			if err != nil {
-				return err
+// lookAtOnce is how many objects a looker's goroutine gets at a time: enough that handing them over costs nothing.
+const lookAtOnce = 512
+
+func newLooker(s *store.Store) *looker {
+	k := &looker{s: s, work: make(chan []sized, 8)}
+	for range runtime.GOMAXPROCS(0) {
+		k.wg.Go(func() {
+			for part := range k.work {
+				k.look(part)
 			}
-			if !whole {
-				mu.Lock()
-				lost = append(lost, o.Digest)
-				mu.Unlock()
-			}
+		})
+	}
+	return k
+}
+
+func (k *looker) look(part []sized) {
+	for _, o := range part {
+		whole, err := k.s.LooksWhole(o.Digest, o.size)
+		if err == nil && whole {
+			continue
 		}
-		return ctx.Err()
-	})
-	sortDigests(lost)
-	return slices.Compact(lost), err
+		k.mu.Lock()
+		if err == nil {
+			k.lost = append(k.lost, o.Digest)
+		} else if k.err == nil {
+			k.err = err
+		}
+		k.mu.Unlock()
+	}
+}
+
+func (k *looker) add(d fsverity.Digest, size int64) {
+	if k.next == nil {
+		k.next = make([]sized, 0, lookAtOnce)
+	}
+	if k.next = append(k.next, sized{d, size}); len(k.next) == cap(k.next) {
+		k.work <- k.next
+		k.next = nil
+	}
+}
+
+// found ends the look: what is lost, each once, in order.
+func (k *looker) found() ([]fsverity.Digest, error) {
+	if len(k.next) > 0 {
+		k.work <- k.next
+	}
+	close(k.work)
+	k.wg.Wait()
+	sortDigests(k.lost)
+	return slices.Compact(k.lost), k.err
+}
+
+func (im *importer) lost(objects []sized) (lost []fsverity.Digest, err error) {
+	k := newLooker(im.s)
+	for _, o := range objects {
+		k.add(o.Digest, o.size)
+	}
+	return k.found()
 }
 
 // readAll reads objects, and notes as damaged those that are not what their names say. Each is read once in an import.
@@ -95,14 +138,19 @@ func (im *importer) readAll(ctx context.Context, ds []fsverity.Digest) error {
 		}
 	}
 	im.mu.Unlock()
-	return inParts(ctx, todo, func(ctx context.Context, part []fsverity.Digest) error {
-		for _, d := range part {
-			if err := errors.Join(ctx.Err(), markRotten(im.s, d)); err != nil {
-				return err
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for part := range slices.Chunk(todo, 64) {
+		g.Go(func() error {
+			for _, d := range part {
+				if err := errors.Join(ctx.Err(), markRotten(im.s, d)); err != nil {
+					return err
+				}
 			}
-		}
-		return nil
-	})
+			return nil
+		})
+	}
+	return g.Wait()
 }
 
 // reuse takes a layer that the store has. A stream that was not verified here is hashed once, and what is damaged or missing
@@ -110,25 +158,36 @@ func (im *importer) readAll(ctx context.Context, ds []fsverity.Digest) error {
 func (im *importer) reuse(ctx context.Context, l *importedLayer) (bool, error) {
 	id, err := im.s.Entry(store.Streams, LayerEntry(l.DiffID))
 	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return false, nil
-	case err != nil && !isDamage(err):
-		return false, err
 	case err == nil:
-		// What can't be read may be so for the sake of an object whose damage doesn't show: then all of them are read.
-		for _, read := range []bool{im.Verify, true} {
-			whole, err := im.reuseStream(ctx, l, id, read)
-			if err != nil {
-				return false, err
-			}
-			if whole {
-				im.Progress.Reused(l.Layer)
-				return true, nil
-			}
+		if whole, err := im.reuseWhole(ctx, l, id); whole || err != nil {
+			return whole, err
 		}
+		l.healed.Streams++
+	case !isDamage(err):
+		return false, err
+	case errors.Is(err, store.ErrNotFound) && im.named[l.DiffID].IsZero():
+		return false, nil
 	}
 	l.replaces = true
-	l.healed.Streams++
+	if named := im.named[l.DiffID]; !named.IsZero() && named != id {
+		return im.reuseWhole(ctx, l, named)
+	}
+	return false, nil
+}
+
+// reuseWhole takes a layer from a stream, if need be once all that this refers to is read: what can't be used may be so for
+// the sake of an object whose damage doesn't show.
+func (im *importer) reuseWhole(ctx context.Context, l *importedLayer, id fsverity.Digest) (bool, error) {
+	for _, read := range []bool{im.Verify, true} {
+		whole, err := im.reuseStream(ctx, l, id, read)
+		if err != nil {
+			return false, err
+		}
+		if whole {
+			im.Progress.Reused(l.Layer)
+			return true, nil
+		}
+	}
 	return false, nil
 }
 
@@ -213,10 +272,14 @@ func layerSizes(l *Layer, refs []fsverity.Digest) []sized {
 
 // heal restores what is lost of a layer's objects: from other streams, then from the source.
 func (im *importer) heal(ctx context.Context, l *importedLayer, objects []sized) error {
-	lost, err := im.lost(ctx, objects)
-	if err != nil || len(lost) == 0 {
+	lost, err := im.lost(objects)
+	if err != nil {
 		return err
 	}
+	return im.restore(ctx, l, lost)
+}
+
+func (im *importer) restore(ctx context.Context, l *importedLayer, lost []fsverity.Digest) error {
 	restored, err := ObjectsFromStreams(ctx, im.s, lost)
 	l.healed.Objects += len(restored)
 	if err != nil {
@@ -285,6 +348,9 @@ func (im *importer) fromStore(ctx context.Context, manifest digest.Digest) (bool
 // It is false if something else is damaged, which the import as a whole restores.
 func (im *importer) inspect(ctx context.Context, i *Info) (bool, error) {
 	im.storedLayers(i)
+	if led, err := im.ledTo(i); !led || err != nil {
+		return false, im.doubt(err)
+	}
 	parts := append([]fsverity.Digest{i.Image}, i.documents...)
 	for _, l := range im.layers {
 		parts = append(parts, l.id)
@@ -295,30 +361,38 @@ func (im *importer) inspect(ctx context.Context, i *Info) (bool, error) {
 			return false, err
 		}
 	}
-	lost, err := im.lost(ctx, unsized(parts))
+	lost, err := im.lost(unsized(parts))
 	if err != nil || len(lost) > 0 {
-		im.doubtful = true
-		return false, im.forget(err)
+		return false, im.doubt(err)
 	}
-	objects, err := im.imageObjects(i)
-	if err != nil {
-		if !isDamage(err) {
-			return false, err
-		}
-		im.doubtful = true
-		return false, im.forget(nil)
-	}
-	return im.inspectLayers(ctx, objects)
+	return im.inspectFiles(ctx, i)
 }
 
-// forget gives up what is known of the layers, but for what was done to them.
-func (im *importer) forget(err error) error {
+// doubt leaves it to the import as a whole to restore what is damaged, and gives up what is known of the layers but for what
+// was done to them and the streams that they are said to have.
+func (im *importer) doubt(err error) error {
+	im.doubtful = true
+	im.named = map[oci.DiffID]fsverity.Digest{}
 	for _, l := range im.layers {
 		im.report.Healed.add(l.healed)
 		im.report.Bytes.Fetched += l.refetched
+		im.named[l.DiffID] = l.id
 	}
 	im.layers = nil
 	return err
+}
+
+// ledTo tells whether the entries of an image's config and layers lead to the streams that are named for them.
+func (im *importer) ledTo(i *Info) (bool, error) {
+	if id, err := linkedTo(im.s, configEntry(i.Config)); err != nil || id != i.documents[1] {
+		return false, err
+	}
+	for _, l := range im.layers {
+		if id, err := linkedTo(im.s, LayerEntry(l.DiffID)); err != nil || id != l.id {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // storedLayers takes the layers from what the store has of an image.
@@ -335,57 +409,96 @@ func (im *importer) storedLayers(i *Info) {
 	im.report.Layers.Total = len(im.layers)
 }
 
-// imageObjects are the objects of an image's files, with their sizes, each once.
-func (im *importer) imageObjects(i *Info) (map[fsverity.Digest]int64, error) {
-	sizes := map[fsverity.Digest]int64{}
+// inspectFiles looks at the objects of the files in an image, by their sizes, and at what else its layers' streams refer to,
+// and restores what is lost.
+func (im *importer) inspectFiles(ctx context.Context, i *Info) (bool, error) {
+	layers, err := im.layerObjects(ctx)
+	if err != nil || layers == nil {
+		return false, im.doubt(err)
+	}
+	k := newLooker(im.s)
+	seen := map[uint64]bool{}
+	err = im.visitImage(i, func(d fsverity.Digest, size int64) error {
+		seen[shortened(d)] = true
+		k.add(d, size)
+		return nil
+	})
+	for _, refs := range layers {
+		for _, d := range refs {
+			if !seen[shortened(d)] {
+				k.add(d, -1)
+			}
+		}
+	}
+	lost, lerr := k.found()
+	switch {
+	case err != nil && isDamage(err):
+		return false, im.doubt(lerr)
+	case err != nil || lerr != nil:
+		return false, cmp.Or(err, lerr)
+	}
+	return im.healFiles(ctx, layers, lost)
+}
+
+// shortened is enough of a digest to tell objects apart that need not be looked at twice.
+func shortened(d fsverity.Digest) uint64 {
+	var b [64]byte
+	return binary.LittleEndian.Uint64(d.AppendTo(b[:0]))
+}
+
+// layerObjects is what the layers' streams refer to, which is read if everything is to be; nil: one of them is damaged.
+func (im *importer) layerObjects(ctx context.Context) ([][]fsverity.Digest, error) {
+	layers := make([][]fsverity.Digest, len(im.layers))
+	for n, l := range im.layers {
+		refs, err := im.streamObjects(ctx, l.id, im.Verify)
+		if err != nil || refs == nil {
+			return nil, err
+		}
+		layers[n] = refs
+	}
+	return layers, nil
+}
+
+func (im *importer) visitImage(i *Info, visit func(fsverity.Digest, int64) error) error {
 	if im.ImageObjects == nil {
-		return sizes, nil
+		return nil
 	}
 	f, err := im.s.OpenObject(i.Image)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer f.Close()
-	err = im.ImageObjects(f, func(d fsverity.Digest, size int64) error {
-		sizes[d] = size
-		return nil
-	})
-	return sizes, err
+	return im.ImageObjects(f, visit)
 }
 
-// inspectLayers looks at what the layers' streams refer to, and restores what is lost. Each object is looked at once.
-func (im *importer) inspectLayers(ctx context.Context, sizes map[fsverity.Digest]int64) (bool, error) {
-	for _, l := range im.layers {
-		refs, err := im.streamObjects(ctx, l.id, im.Verify)
-		if err != nil || refs == nil {
-			return false, im.forget(err)
-		}
-		objects := make([]sized, 0, len(refs))
-		for _, d := range refs {
-			size, ok := sizes[d]
-			switch {
-			case !ok:
-				size = -1
-			case size == seen:
-				continue
-			default:
-				sizes[d] = seen
+// healFiles restores what is lost from the layers that have it, small ones first. If none has it, the image is not what they
+// come to.
+func (im *importer) healFiles(ctx context.Context, layers [][]fsverity.Digest, lost []fsverity.Digest) (bool, error) {
+	order := make([]int, len(im.layers))
+	for n := range order {
+		order[n] = n
+	}
+	slices.SortStableFunc(order, func(a, b int) int {
+		return cmp.Compare(im.layers[a].Descriptor.Size, im.layers[b].Descriptor.Size)
+	})
+	left := map[fsverity.Digest]bool{}
+	for _, d := range lost {
+		left[d] = true
+	}
+	for _, n := range order {
+		var objects []fsverity.Digest
+		for _, d := range layers[n] {
+			if left[d] {
+				delete(left, d)
+				objects = append(objects, d)
 			}
-			objects = append(objects, sized{d, size})
 		}
-		if err := im.heal(ctx, l, objects); err != nil {
-			return false, fmt.Errorf("%s of %s: %w", l, im.src, err)
+		if err := im.restore(ctx, im.layers[n], objects); err != nil {
+			return false, fmt.Errorf("%s of %s: %w", im.layers[n], im.src, err)
 		}
 	}
-	for _, size := range sizes {
-		if size != seen {
-			// The image refers to an object that no layer has: it is not what they come to.
-			im.doubtful = true
-			return false, im.forget(nil)
-		}
+	if len(left) > 0 {
+		return false, im.doubt(nil)
 	}
 	return true, nil
 }
-
-// seen stands for the size of an object that was looked at.
-const seen = -2

@@ -59,9 +59,10 @@ func (im *importer) verifyStream(ctx context.Context, d oci.DiffID, id fsverity.
 }
 
 // storeStream makes an object of a layer's stream. A tar that other readers would cut elsewhere is stored whole instead.
-func storeStream(ctx context.Context, s *store.Store, w *stream.Writer, r *layerResult) (id fsverity.Digest, objects int, err error) {
+// If doubtful, what the store has of it already is read before it is taken for good.
+func storeStream(ctx context.Context, s *store.Store, w *stream.Writer, r *layerResult, doubtful bool) (id fsverity.Digest, objects int, err error) {
 	if r.report.Inexact {
-		return storeUncut(ctx, s, w, r)
+		return storeUncut(ctx, s, w, r, doubtful)
 	}
 	o, err := s.NewObject()
 	if err != nil {
@@ -71,13 +72,18 @@ func storeStream(ctx context.Context, s *store.Store, w *stream.Writer, r *layer
 	if _, err := w.WriteTo(o); err != nil {
 		return id, 0, fmt.Errorf("write layer stream: %w", err)
 	}
+	if doubtful {
+		if err := markRotten(s, o.Sum()); err != nil {
+			return id, 0, err
+		}
+	}
 	id, _, err = o.Commit()
 	return id, w.NumObjects(), err
 }
 
 // storeUncut puts the tar together again and stores it as one object. Its files' contents are objects already; the stream
 // names them so that they stay.
-func storeUncut(ctx context.Context, s *store.Store, w *stream.Writer, r *layerResult) (id fsverity.Digest, objects int, err error) {
+func storeUncut(ctx context.Context, s *store.Store, w *stream.Writer, r *layerResult, doubtful bool) (id fsverity.Digest, objects int, err error) {
 	scratch, err := s.Scratch()
 	if err != nil {
 		return id, 0, err
@@ -97,6 +103,11 @@ func storeUncut(ctx context.Context, s *store.Store, w *stream.Writer, r *layerR
 	defer whole.Abort()
 	if err := (&storedLayer{cut, s, scratch}).writeTar(ctx, whole); err != nil {
 		return id, 0, err
+	}
+	if doubtful {
+		if err := markRotten(s, whole.Sum()); err != nil {
+			return id, 0, err
+		}
 	}
 	tar, _, err := whole.Commit()
 	if err != nil {

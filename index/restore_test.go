@@ -313,7 +313,11 @@ func (h *hurt) forgetDamaged() {
 		if live[d] {
 			h.Errorf("%s is noted as damaged, and needed", d)
 		}
-		must(h, h.s.Quarantine(d))
+		if err := h.s.Quarantine(d); errors.Is(err, store.ErrNotFound) {
+			must(h, h.s.ClearBad(d))
+		} else {
+			must(h, err)
+		}
 	}
 	for o, err := range h.s.Objects() {
 		must(h, err)

@@ -13,7 +13,7 @@ import (
 )
 
 // RestoreLayer reads a layer anew, of which the stream is damaged or missing, and with it stores what is missing of its
-// files. Where the new stream is another than the old one, though it gives the same tar, all that refer to the old one are
+// files, or damaged. Where the new stream is another than the old one, though it gives the same tar, all that refer to the old one are
 // rewritten. A source that does not give the very layer changes nothing. All is durable in the end.
 func RestoreLayer(ctx context.Context, s *store.Store, src oci.Source, l oci.Layer, o HealOptions) error {
 	if err := restoreLayer(ctx, s, src, l, o.withDefaults()); err != nil {
@@ -31,11 +31,8 @@ func restoreLayer(ctx context.Context, s *store.Store, src oci.Source, l oci.Lay
 	}
 	im := newImporter(s.Algorithm(), src, ImportOptions{Limits: o.Limits, Progress: o.Progress})
 	im.s = s
-	im.hashers = startHashers(im.contents())
-	layer := &importedLayer{Layer: l}
-	err := im.fetch(ctx, layer)
-	im.hashers.stop()
-	if err != nil {
+	layer := &importedLayer{Layer: l, replaces: true}
+	if err := im.fetch(ctx, layer); err != nil {
 		return err
 	}
 	if err := s.Sync(); err != nil {

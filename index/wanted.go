@@ -122,6 +122,37 @@ func (o wantedWriter) Commit() (fsverity.Digest, bool, error) {
 	return d, err == nil, err
 }
 
+// doubted puts contents into a store and reads first what that has of them already, to replace what is damaged.
+type doubted struct{ stored }
+
+func (c doubted) put(b []byte) (fsverity.Digest, bool, error) {
+	if err := markRotten(c.s, fsverity.Sum(c.s.Algorithm(), b)); err != nil {
+		return fsverity.Digest{}, false, err
+	}
+	return c.stored.put(b)
+}
+
+func (c doubted) create() (contentWriter, error) {
+	o, err := c.s.NewObject()
+	if err != nil {
+		return nil, err
+	}
+	return doubtedWriter{o, c.s}, nil
+}
+
+type doubtedWriter struct {
+	*store.ObjectWriter
+	s *store.Store
+}
+
+func (o doubtedWriter) Commit() (fsverity.Digest, bool, error) {
+	if err := markRotten(o.s, o.Sum()); err != nil {
+		o.Abort()
+		return fsverity.Digest{}, false, err
+	}
+	return o.ObjectWriter.Commit()
+}
+
 // markRotten reads an object that is there, and notes it as damaged if it is not what its name says, or can't be read: the
 // store would not replace it otherwise. An error is none of the object's, so that it is not known what it is.
 func markRotten(s *store.Store, d fsverity.Digest) error {

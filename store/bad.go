@@ -78,6 +78,14 @@ func (s *Store) ClearBad(d fsverity.Digest) error {
 	return nil
 }
 
+// unmark is ClearBad, where there may be a note.
+func (s *Store) unmark(d fsverity.Digest) error {
+	if bad, err := s.IsBad(d); !bad || err != nil {
+		return err
+	}
+	return s.ClearBad(d)
+}
+
 func (s *Store) loadBad() error {
 	s.bad.once.Do(func() {
 		s.bad.mu.Lock()

@@ -346,10 +346,25 @@ func TestBadNotesUnread(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := []byte("the content")
-	if _, err := s.PutObject(fsverity.Sum(s.Algorithm(), b), b); err != nil {
-		t.Errorf("a new object: %v", err)
+	for range 2 {
+		if _, err := s.PutObject(fsverity.Sum(s.Algorithm(), b), b); !errors.Is(err, unix.ENOTDIR) {
+			t.Errorf("%v", err)
+		}
 	}
-	if _, err := s.PutObject(fsverity.Sum(s.Algorithm(), b), b); !errors.Is(err, unix.ENOTDIR) {
-		t.Errorf("one that is there: %v", err)
+}
+
+// TestBadNoteOfMissing puts an object that is noted as damaged and is gone: the note goes.
+func TestBadNoteOfMissing(t *testing.T) {
+	s := storetest.New(t, store.InitOptions{})
+	b := []byte("the content")
+	d := fsverity.Sum(s.Algorithm(), b)
+	if err := s.MarkBad(d, "object-missing"); err != nil {
+		t.Fatal(err)
+	}
+	if whole, streamed := putBoth(t, s, b); !whole || streamed {
+		t.Errorf("new: %v, %v", whole, streamed)
+	}
+	if bad, err := s.Bad(); err != nil || len(bad) != 0 {
+		t.Errorf("notes: %v, %v", bad, err)
 	}
 }

@@ -135,8 +135,11 @@ func (s *Store) publish(t *tmp, d fsverity.Digest, path string, size int64, have
 			return false, err
 		}
 		err := t.link(s.objects, path)
+		if err == nil {
+			return true, s.unmark(d)
+		}
 		if err != unix.EEXIST {
-			return err == nil, err
+			return false, err
 		}
 		// Somebody was faster.
 		if have, err = s.examine(d, path, size); err != nil || have == objectWhole {
