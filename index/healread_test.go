@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/flatroot/flatroot/fsverity"
+	"github.com/flatroot/flatroot/store"
+	"github.com/flatroot/flatroot/store/stream"
 )
 
 // TestHealUnreadable wants an object that can't be opened for a reason that says nothing of it. It must not be taken for
@@ -66,4 +68,54 @@ func TestRestoreDocumentWaitsAlone(t *testing.T) {
 		t.Error("the document was not asked for")
 	}
 	h.checkAll()
+}
+
+// TestRestoreInline has streams of another tool, that hold their documents themselves: a right one stays, a wrong one of the
+// same length is not taken for restored.
+func TestRestoreInline(t *testing.T) {
+	for _, wrong := range []bool{false, true} {
+		for _, restore := range []func(h *hurt, entry string){(*hurt).restoreDocument, (*hurt).pullAgain} {
+			h := newHurt(t, fsverity.SHA256, false)
+			for _, entry := range []string{h.config(0), h.manifest(0)} {
+				id := h.inline(entry, wrong)
+				must(t, h.s.Relink(store.Streams, entry, id))
+				must(t, renameConfig(h.s, h.images[0].ConfigDescriptor.Digest, mustEntry(t, h.s, h.config(0)), ""))
+				id = mustEntry(t, h.s, entry)
+				restore(h, entry)
+				if now := mustEntry(t, h.s, entry); (now != id) != wrong {
+					t.Errorf("wrong %t: the stream of %s was %s and is %s", wrong, entry, id, now)
+				}
+				h.checkAll()
+			}
+		}
+	}
+}
+
+func (h *hurt) pullAgain(string) {
+	h.Helper()
+	_, err := Import(context.Background(), h.s, h.sources[0], ImportOptions{Image: writeImage, Name: h.names[0]})
+	must(h, err)
+}
+
+// inline stores a document's stream once more, with its JSON inline.
+func (h *hurt) inline(entry string, wrong bool) fsverity.Digest {
+	h.Helper()
+	id, refs, err := entryRefs(h.s, entry)
+	must(h, err)
+	raw, err := readDocument(h.s, id)
+	must(h, err)
+	if wrong {
+		raw[len(raw)/2] ^= 1
+	}
+	l, err := openLayer(h.s, id)
+	must(h, err)
+	defer l.Close()
+	id, err = putStream(h.s, l.Type(), func(w *stream.Writer) error {
+		for _, r := range refs {
+			must(h, w.NamedRef(r.Name, r.ID))
+		}
+		return w.Inline(raw)
+	})
+	must(h, err)
+	return id
 }

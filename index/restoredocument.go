@@ -233,14 +233,19 @@ func (r *documentRestoring) stream(object fsverity.Digest) (fsverity.Digest, err
 	return putDocumentStream(r.s, r.kind, object, int64(len(r.raw)), r.refs)
 }
 
-// holdsDocument tells whether a stream holds an object of this size and nothing else, or JSON that is not in an object.
+// holdsDocument tells whether a stream gives back a document, of which the object is there: that one and nothing else, or the
+// same bytes inline, as old tools have them.
 func holdsDocument(s *store.Store, id, object fsverity.Digest, size int64) bool {
 	l, err := openLayer(s, id)
 	if err != nil {
 		return false
 	}
 	defer l.Close()
-	return l.Size() == size && (l.NumObjects() == 0 || l.NumObjects() == 1 && firstObject(l.Stream) == object)
+	if l.NumObjects() == 1 {
+		return l.Size() == size && firstObject(l.Stream) == object
+	}
+	raw, err := readDocument(s, id)
+	return err == nil && l.NumObjects() == 0 && fsverity.Sum(s.Algorithm(), raw) == object
 }
 
 // DocumentInObjects looks for the document of a digest among the objects of a store that are small enough and begin as one
