@@ -3,6 +3,8 @@ package mount
 import (
 	"fmt"
 	"strings"
+
+	"github.com/flatroot/flatroot/fsverity"
 )
 
 // Op is what a Step does.
@@ -132,6 +134,13 @@ func newPlan(r Request, f Features, m Mode, i imagePlan, o objectPlan) *Plan {
 		p.Steps = append(p.Steps, Step{Op: OpCheck})
 	}
 	return p
+}
+
+// Digest is the image's as the mount will show it: the one expected, else what fs-verity
+// says; zero if neither is there.
+func (p *Plan) Digest() fsverity.Digest {
+	d, _, _, _ := parseSource(p.Source)
+	return d
 }
 
 func (p *Plan) addIDMap() {

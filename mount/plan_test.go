@@ -280,3 +280,23 @@ func TestFullVerification(t *testing.T) {
 		t.Errorf("full:\n%swant\n%s", full.String(), want)
 	}
 }
+
+// TestPlanDigest: the digest that a mount is known by is the one expected, or else what
+// the kernel measures.
+func TestPlanDigest(t *testing.T) {
+	for _, c := range []struct {
+		expect fsverity.Digest
+		f      Features
+		want   fsverity.Digest
+	}{
+		{digestA, noVerity(), digestA},
+		{fsverity.Digest{}, fullFeatures(), digestA},
+		{fsverity.Digest{}, noVerity(), fsverity.Digest{}},
+	} {
+		p, err := NewPlan(Request{ExpectDigest: c.expect, Objects: one, Target: "/t"}, c.f)
+		must(t, err)
+		if got := p.Digest(); got != c.want {
+			t.Errorf("expecting %v: %v, want %v", c.expect, got, c.want)
+		}
+	}
+}

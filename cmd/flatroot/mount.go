@@ -100,7 +100,7 @@ func runMount(ctx context.Context, c console, m *mountRequest, stdout io.Writer)
 	if m.dryRun {
 		return printPlan(stdout, p, c.json)
 	}
-	undo := w.record(r.ExpectDigest, c.talk)
+	undo := w.record(p.Digest(), c.talk)
 	if err := p.Do(ctx); err != nil {
 		undo()
 		return err
@@ -114,7 +114,7 @@ func runMount(ctx context.Context, c console, m *mountRequest, stdout io.Writer)
 	}
 	err = l.Foreground(func() error { return mount.Unmount(m.dir, mount.UnmountOptions{Lazy: true}) })
 	if err == nil && w.store != nil { // the session is over, so nobody uses it any more
-		store.ForgetMount(w.store.Dir(), r.ExpectDigest, mount.Mounted)
+		store.ForgetMount(w.store.Dir(), p.Digest(), mount.Mounted)
 	}
 	return err
 }

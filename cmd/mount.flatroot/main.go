@@ -133,7 +133,7 @@ func runMount(ctx context.Context, c *command, stdout io.Writer, say func(string
 	if c.fake {
 		return c.printPlan(p, stdout)
 	}
-	undo := w.record(r.ExpectDigest, say)
+	undo := w.record(p.Digest(), say)
 	if err := do(ctx, p, c); err != nil {
 		undo()
 		return err
@@ -145,7 +145,7 @@ func runMount(ctx context.Context, c *command, stdout io.Writer, say func(string
 	}
 	err = l.Foreground(func() error { return mount.Unmount(c.dir, mount.UnmountOptions{Lazy: true}) })
 	if err == nil && w.store != nil { // the session is over, so nobody uses it any more
-		store.ForgetMount(w.store.Dir(), r.ExpectDigest, mount.Mounted)
+		store.ForgetMount(w.store.Dir(), p.Digest(), mount.Mounted)
 	}
 	return err
 }
