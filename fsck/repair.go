@@ -60,7 +60,8 @@ func (f *fixer) settle(again *checker) {
 	known := map[string]bool{}
 	for _, p := range f.problems {
 		known[key(p)] = true
-		p.Repaired = !left[key(p)] && (p.Severity == IsProblem || p.Code == RefUnmapped)
+		// A sync that failed can't be made good: what looks right may not be on the disk.
+		p.Repaired = !left[key(p)] && f.failed[p] == nil && (p.Severity == IsProblem || p.Code == RefUnmapped)
 		p.Repairable = p.Repairable || p.Repaired
 		if !p.Repaired {
 			p.NotRepaired = f.failed[p]

@@ -127,6 +127,7 @@ func (f *fixer) fixObjects(ctx context.Context) error {
 // mended takes objects off the list of what is bad.
 func (f *fixer) mended(ds []fsverity.Digest) {
 	for _, d := range ds {
+		delete(f.failed, f.bad[d])
 		delete(f.bad, d)
 	}
 }
@@ -167,7 +168,7 @@ func (f *fixer) refetch(ctx context.Context, n *streamNode, wanted []fsverity.Di
 func (f *fixer) fixLayers(ctx context.Context) error {
 	return f.each(ctx, func(p *Problem) error {
 		n := f.graph.streams[p.object]
-		if n == nil || f.bad[p.object] == nil && p.derived == false && p.Code != StreamInvalid {
+		if n == nil || f.bad[p.object] == nil && !p.derived && p.Code != StreamInvalid {
 			return nil // it is about something else, or was mended
 		}
 		name, ok := n.original(layerPrefix)

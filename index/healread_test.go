@@ -74,7 +74,7 @@ func TestRestoreDocumentWaitsAlone(t *testing.T) {
 // same length is not taken for restored.
 func TestRestoreInline(t *testing.T) {
 	for _, wrong := range []bool{false, true} {
-		for _, restore := range []func(h *hurt, entry string){(*hurt).restoreDocument, (*hurt).pullAgain} {
+		for _, restore := range []func(h *hurt, entry string){(*hurt).restoreDocument, func(h *hurt, _ string) { _, err := h.pullAgain(0, false); must(h, err) }} {
 			h := newHurt(t, fsverity.SHA256, false)
 			for _, entry := range []string{h.config(0), h.manifest(0)} {
 				id := h.inline(entry, wrong)
@@ -89,12 +89,6 @@ func TestRestoreInline(t *testing.T) {
 			}
 		}
 	}
-}
-
-func (h *hurt) pullAgain(string) {
-	h.Helper()
-	_, err := Import(context.Background(), h.s, h.sources[0], ImportOptions{Image: writeImage, Name: h.names[0]})
-	must(h, err)
 }
 
 // inline stores a document's stream once more, with its JSON inline.

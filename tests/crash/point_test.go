@@ -135,13 +135,22 @@ func (p *point) checkNoWorse() error {
 	if err != nil {
 		return err
 	}
+	known := map[string]bool{}
+	for _, problem := range p.template.damage {
+		known[subject(problem)] = true
+	}
 	for _, problem := range s.Problems {
-		before := strings.ReplaceAll(problem, string(p.g), string(p.ground))
-		if !slices.Contains(p.template.damage, before) {
+		if !known[subject(problem)] {
 			return fmt.Errorf("a new problem: %s\n\t\tbefore:\n\t\t%s", problem, strings.Join(p.template.damage, "\n\t\t"))
 		}
 	}
 	return nil
+}
+
+// subject is what a problem is about: what is wrong with it may have changed, and is not yet right.
+func subject(problem string) string {
+	what, _, _ := strings.Cut(problem, ": ")
+	return what
 }
 
 // checkWhole has the store checked twice, by different programs. What was being made with init may be none yet.
