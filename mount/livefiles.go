@@ -15,15 +15,19 @@ func (s *search) keep(namespace, path string) {
 	if s.files[namespace] != nil {
 		return
 	}
-	f, err := os.OpenFile(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	if err == nil {
-		// Something else may have been mounted there since.
-		if !isNamespace(f, namespace) {
-			f.Close()
-			f = nil
+	s.files[namespace] = nil // as long as it can't be looked at
+	// Only a name yet: something else may lie on it, such as a symlink to a device of
+	// ours, which to open has consequences.
+	p, err := os.OpenFile(path, unix.O_PATH, 0)
+	if err != nil {
+		return
+	}
+	defer p.Close()
+	if isNamespace(p, namespace) {
+		if f, err := os.Open(procPath(p)); err == nil {
+			s.files[namespace] = f
 		}
 	}
-	s.files[namespace] = f // nil: it can't be looked at
 }
 
 func isNamespace(f *os.File, name string) bool {

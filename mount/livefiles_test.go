@@ -106,3 +106,32 @@ func TestMountedInFile(t *testing.T) {
 		}
 	}
 }
+
+// TestMountedNotNamespace: what only has the path of a namespace's file isn't opened. Whoever has a mount namespace of his
+// own decides what lies there, and a symlink leads out to devices of ours, which do something when they are opened.
+func TestMountedNotNamespace(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.WriteFile(dir+"/device", nil, 0o644))
+	must(t, os.Symlink(dir+"/device", dir+"/ns"))
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	must(t, err)
+	defer unix.Close(fd)
+	_, err = unix.InotifyAddWatch(fd, dir+"/device", unix.IN_OPEN)
+	must(t, err)
+	s := newSearch("/proc")
+	defer s.closeFiles()
+	s.keep("mnt:[1]", dir+"/ns")
+	event := make([]byte, 4096)
+	if n, err := unix.Read(fd, event); err != unix.EAGAIN {
+		t.Errorf("it was opened: %d bytes of events, %v", n, err)
+	}
+	if f, known := s.files["mnt:[1]"]; f != nil || !known {
+		t.Errorf("%v, %v: it has to be known as one that can't be looked at", f, known)
+	}
+	f, err := os.Open(dir + "/device")
+	must(t, err)
+	f.Close()
+	if n, err := unix.Read(fd, event); n <= 0 {
+		t.Errorf("opening it makes no event: %v", err)
+	}
+}
