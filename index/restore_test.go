@@ -478,6 +478,23 @@ func TestRestoreDocument(t *testing.T) {
 	}
 }
 
+// TestRestoreSameManifest: the stream of a manifest comes out as an import has made it, whatever order its layers are in.
+func TestRestoreSameManifest(t *testing.T) {
+	h := &hurt{TB: t, s: fastStore(t, fsverity.SHA256)}
+	h.pull("forth", OCI1, ocitest.Image{Layers: text(t, hurtText, sparseText)})
+	h.pull("back", OCI1, ocitest.Image{Layers: text(t, sparseText, hurtText)})
+	for image := range h.images {
+		entry := h.manifest(image)
+		id := mustEntry(t, h.s, entry)
+		must(t, os.Truncate(objectPath(h.s, id), 1))
+		h.restoreDocument(entry)
+		if got := mustEntry(t, h.s, entry); got != id {
+			t.Errorf("%s: the stream was %v, is %v", h.names[image], id, got)
+		}
+	}
+	h.checkAll()
+}
+
 // TestRestoreEverything loses all streams, documents and images, and restores them in the order that they need.
 func TestRestoreEverything(t *testing.T) {
 	h := newHurt(t, fsverity.SHA256, true)

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -185,6 +186,9 @@ func (r *documentRestoring) manifestRefs() ([]stream.NamedRef, error) {
 	if err != nil {
 		return nil, fmt.Errorf("its config has to be restored first: %w", err)
 	}
+	if err := r.inOrder(id, old); err != nil {
+		return nil, err
+	}
 	refs := []stream.NamedRef{{Name: stream.ConfigPrefix + config.String(), ID: id}}
 	for _, o := range old {
 		if oci.CheckDigest(digest.Digest(o.Name)) == nil {
@@ -192,6 +196,28 @@ func (r *documentRestoring) manifestRefs() ([]stream.NamedRef, error) {
 		}
 	}
 	return refs, nil
+}
+
+// inOrder sorts references to layers by the order that the config has them in, if that can be read. An import stores them
+// so: then the stream comes out as it was, and takes the place of the damaged one.
+func (r *documentRestoring) inOrder(config fsverity.Digest, refs []stream.NamedRef) error {
+	raw, err := readDocument(r.s, config)
+	if err != nil {
+		if isDamage(err) {
+			return nil
+		}
+		return err
+	}
+	c, err := oci.ParseConfig(raw)
+	if err != nil {
+		return nil
+	}
+	place := map[string]int{}
+	for i, d := range slices.Backward(c.DiffIDs) {
+		place[d.String()] = i - len(c.DiffIDs) // others have 0, and come last
+	}
+	slices.SortStableFunc(refs, func(a, b stream.NamedRef) int { return cmp.Compare(place[a.Name], place[b.Name]) })
+	return nil
 }
 
 // write stores the document and points its entry, and whatever refers to it, at the stream.
