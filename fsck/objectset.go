@@ -68,6 +68,13 @@ func (s *objectSet) finish(d fsverity.Digest) {
 	}
 }
 
+// redo takes that back: the object has changed.
+func (s *objectSet) redo(d fsverity.Digest) {
+	if first, i, ok := s.find(d); ok {
+		s.done[first][i/64] &^= 1 << (i % 64)
+	}
+}
+
 func (s *objectSet) isDone(first, i int) bool { return s.done[first][i/64]>>(i%64)&1 != 0 }
 
 // count counts the objects that want is true of.

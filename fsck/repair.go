@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -34,46 +35,98 @@ func Repair(ctx context.Context, s *store.Store, o RepairOptions) (*Report, erro
 	if err != nil {
 		return nil, err
 	}
-	if !slices.ContainsFunc(c.problems, func(p *Problem) bool { return p.Severity == IsProblem || p.Code == RefUnmapped }) {
-		return &c.report, nil
+	if len(c.wrong()) == 0 {
+		return &c.report, s.Sync() // who has repaired it may have been killed before that
 	}
-	f := &fixer{checker: c, o: o, failed: map[*Problem]error{}}
+	f := &fixer{checker: c, o: o, failed: map[*Problem]error{}, doubted: map[string]error{}}
 	defer f.close()
-	if err := f.run(ctx); err != nil {
+	last, err := f.rounds(ctx)
+	if err != nil {
 		return nil, err
 	}
-	again, err := check(ctx, s, o.Options, c)
-	if err != nil {
-		return nil, fmt.Errorf("check what was repaired: %w", err)
-	}
-	f.settle(again)
+	f.settle(c, last)
 	return &c.report, nil
 }
 
-// settle says what was repaired, by what the second check has found.
-func (f *fixer) settle(again *checker) {
-	key := func(p *Problem) string { return string(p.Code) + " " + p.Subject }
-	left := map[string]bool{}
-	for _, p := range again.problems {
-		left[key(p)] = true
+// maxRounds bounds the rounds of a repair, of which each may show what damage to a
+// manifest, a config, a layer, or a file of it has hidden from the one before, or
+// repair an image that rests on what was repaired then.
+const maxRounds = 5
+
+// rounds repairs and checks until that changes nothing more, and gives the last check.
+func (f *fixer) rounds(ctx context.Context) (*checker, error) {
+	for range maxRounds {
+		if err := f.run(ctx); err != nil {
+			return nil, err
+		}
+		again, err := check(ctx, f.s, f.o.Options, f.checker)
+		if err != nil {
+			return nil, fmt.Errorf("check what was repaired: %w", err)
+		}
+		left := again.wrong()
+		f.doubt(left)
+		if len(left) == 0 || maps.Equal(left, f.wrong()) {
+			return again, nil
+		}
+		f.checker = again
+	}
+	return f.checker, nil
+}
+
+// doubt keeps in mind what looks right though its repair has failed: a sync that failed
+// can't be made good, so that it may not be on the disk.
+func (f *fixer) doubt(left map[string]bool) {
+	for p, err := range f.failed {
+		if !left[p.key()] {
+			f.doubted[p.key()] = err
+		}
+	}
+}
+
+// key tells problems of two checks apart.
+func (p *Problem) key() string { return string(p.Code) + " " + p.Subject }
+
+// canMend: a remark of one kind may be about something to repair.
+func (p *Problem) canMend() bool { return p.Severity == IsProblem || p.Code == RefUnmapped }
+
+// wrong has the keys of what may be repaired.
+func (c *checker) wrong() map[string]bool {
+	keys := map[string]bool{}
+	for _, p := range c.problems {
+		if p.canMend() {
+			keys[p.key()] = true
+		}
+	}
+	return keys
+}
+
+// settle says what was repaired, by what the last check has found. Problems that came
+// up in between and were repaired need no mention.
+func (f *fixer) settle(first, last *checker) {
+	left, why := map[string]bool{}, maps.Clone(f.doubted)
+	for _, p := range last.problems {
+		left[p.key()] = true
+	}
+	for p, err := range f.failed {
+		why[p.key()] = errors.Join(why[p.key()], err)
 	}
 	known := map[string]bool{}
-	for _, p := range f.problems {
-		known[key(p)] = true
-		// A sync that failed can't be made good: what looks right may not be on the disk.
-		p.Repaired = !left[key(p)] && f.failed[p] == nil && (p.Severity == IsProblem || p.Code == RefUnmapped)
+	for _, p := range first.problems {
+		known[p.key()] = true
+		p.Repaired = !left[p.key()] && f.doubted[p.key()] == nil && p.canMend()
 		p.Repairable = p.Repairable || p.Repaired
 		if !p.Repaired {
-			p.NotRepaired = f.failed[p]
+			p.NotRepaired = why[p.key()]
 		}
 	}
-	for _, p := range again.problems {
-		if !known[key(p)] {
-			f.problems = append(f.problems, p)
+	for _, p := range last.problems {
+		if !known[p.key()] {
+			p.NotRepaired = why[p.key()]
+			first.problems = append(first.problems, p)
 		}
 	}
-	f.report.Unreferenced, f.report.UnreferencedBytes = again.report.Unreferenced, again.report.UnreferencedBytes
-	f.sort()
+	first.report.Unreferenced, first.report.UnreferencedBytes = last.report.Unreferenced, last.report.UnreferencedBytes
+	first.sort()
 }
 
 // fixer repairs what a check has found.
@@ -81,7 +134,9 @@ type fixer struct {
 	*checker
 	o      RepairOptions
 	failed map[*Problem]error
-	opened []openedSource
+	// doubted are the keys of problems that are gone, but not for sure.
+	doubted map[string]error
+	opened  []openedSource
 }
 
 // openedSource is a source, or why there is none.
@@ -106,9 +161,12 @@ func (f *fixer) close() {
 // what else goes wrong is told with its problem.
 func (f *fixer) run(ctx context.Context) error {
 	f.Progress.Step("repair")
-	for _, s := range f.o.Sources {
-		f.opened = append(f.opened, openedSource{repository: s.String(), src: s})
+	if f.opened == nil {
+		for _, s := range f.o.Sources {
+			f.opened = append(f.opened, openedSource{repository: s.String(), src: s})
+		}
 	}
+	clear(f.failed) // it may be repaired in this round
 	for _, step := range []func(context.Context) error{
 		f.fixNotes, f.fixObjects, f.fixLayers, f.fixEntries, f.fixDocuments, f.fixImages, f.fixSeals,
 	} {

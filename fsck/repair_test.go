@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/flatroot/flatroot/fsck"
+	"github.com/flatroot/flatroot/fsverity"
 	"github.com/flatroot/flatroot/index"
 	"github.com/flatroot/flatroot/oci"
 	"github.com/flatroot/flatroot/oci/layout"
@@ -196,4 +197,39 @@ func TestRepairFrom(t *testing.T) {
 		}
 	}
 	w.stillWhole()
+}
+
+// TestRepairTogether has damage that hides other damage, and damage that rests on it: an image can only be made of layers
+// that were repaired, and of a layer whose stream can't be read it is not known what it refers to.
+func TestRepairTogether(t *testing.T) {
+	for seed := range seeds() {
+		w := newWorld(t, seed)
+		i := w.images[0]
+		objects := w.allFileObjects()
+		bad := []fsverity.Digest{i.report.Image, w.entry(store.Streams, "oci-layer-"+i.layers[len(i.layers)-1].String())}
+		for range min(3, len(objects)) {
+			bad = append(bad, pick(w, objects))
+		}
+		for _, d := range bad {
+			b := w.read(w.object(d))
+			copy(b, "damage") // so that a stream isn't even known as one
+			w.overwrite(w.object(d), b)
+		}
+		r := w.repair(fsck.RepairOptions{Open: openPlace})
+		for _, p := range r.Problems {
+			if p.Severity == fsck.IsProblem && !p.Repaired {
+				t.Errorf("seed %d: %s %s: %v", seed, p.Code, p.Subject, p.NotRepaired)
+			}
+		}
+		w.stillWhole()
+		before := w.snapshot()
+		w.repair(fsck.RepairOptions{Open: openPlace})
+		if after := w.snapshot(); !maps.Equal(before, after) {
+			t.Errorf("seed %d: the second repair changed something:\n%s", seed, difference(before, after))
+		}
+		w.collectAndCheck(seed)
+		if t.Failed() {
+			t.FailNow()
+		}
+	}
 }

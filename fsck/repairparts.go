@@ -124,11 +124,12 @@ func (f *fixer) fixObjects(ctx context.Context) error {
 	return nil
 }
 
-// mended takes objects off the list of what is bad.
+// mended takes objects off the list of what is bad. The check that follows reads them.
 func (f *fixer) mended(ds []fsverity.Digest) {
 	for _, d := range ds {
 		delete(f.failed, f.bad[d])
 		delete(f.bad, d)
+		f.objects.redo(d)
 	}
 }
 
