@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/flatroot/flatroot/fsck"
@@ -160,3 +162,52 @@ func TestGCStrange(t *testing.T) {
 		t.Errorf("empty directories of refs: %v", err)
 	}
 }
+
+// TestGCUnknownKind: a stream that only a reference of an unknown kind leads to is followed. If it can't be read, nothing is
+// removed, since it may be one.
+func TestGCUnknownKind(t *testing.T) {
+	for name, spoil := range map[string]func(g *graphWorld, d fsverity.Digest){
+		"whole":   func(*graphWorld, fsverity.Digest) {},
+		"damaged": func(g *graphWorld, d fsverity.Digest) { g.overwrite(g.object(d), make([]byte, 100)) },
+		"a directory": func(g *graphWorld, d fsverity.Digest) {
+			g.must(os.Remove(g.object(d)))
+			g.must(os.Mkdir(g.object(d), 0o755))
+		},
+		"a dead link":  func(g *graphWorld, d fsverity.Digest) { g.symlink("nothing", "objects/"+d.ObjectPath()) },
+		"not readable": nil,
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
+			g := newGraphWorld(t, 8)
+			shared := g.text()
+			unknown := g.stream(stream.ContentType(77), nil, []fsverity.Digest{shared})
+			config := g.stream(stream.OCIConfig, []stream.NamedRef{{Name: "new.kind", ID: unknown}}, nil)
+			g.link(store.Streams, "live", config)
+			g.must(g.s.SetRef(store.Streams, "live", "live"))
+			g.link(store.Streams, "dead", g.stream(stream.OCILayer, nil, []fsverity.Digest{shared}))
+			g.must(g.s.Settled())
+			tracers := fsck.Tracers()
+			if spoil != nil {
+				spoil(g, unknown)
+			} else {
+				tracers[store.Streams] = func(f io.ReaderAt, size int64, visit func(store.Edge, fsverity.Digest) error) error {
+					if f.(*os.File).Name() == g.object(unknown) {
+						f = failingReader{}
+					}
+					return fsck.Tracers()[store.Streams](f, size, visit)
+				}
+			}
+			_, err := g.s.GC(context.Background(), store.GCOptions{Tracers: tracers})
+			if (err == nil) != (name == "whole") || !g.has(shared) {
+				t.Errorf("%v; the object is there: %v", err, g.has(shared))
+			}
+			if name == "not readable" && !errors.Is(err, syscall.EIO) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+// failingReader is a disk that is worn out.
+type failingReader struct{}
+
+func (failingReader) ReadAt([]byte, int64) (int, error) { return 0, syscall.EIO }

@@ -1,8 +1,10 @@
 package fsck
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"syscall"
 
 	"github.com/flatroot/flatroot/erofs"
 	"github.com/flatroot/flatroot/fsverity"
@@ -17,7 +19,13 @@ func Tracers() map[store.Kind]store.Tracer {
 	return map[store.Kind]store.Tracer{store.Streams: traceStream, store.Images: traceImage}
 }
 
-func untraceable(err error) error { return fmt.Errorf("%w: %w", store.ErrUntraceable, err) }
+// untraceable says of an error that it is about the content, unless the content could not be read.
+func untraceable(err error) error {
+	if errors.As(err, new(syscall.Errno)) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", store.ErrUntraceable, err)
+}
 
 // traceStream visits the names in a stream, then whatever else it refers to.
 func traceStream(f io.ReaderAt, size int64, visit func(store.Edge, fsverity.Digest) error) error {

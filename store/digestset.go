@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"encoding/binary"
+	"math/bits"
 	"slices"
 	"sort"
 
@@ -15,13 +16,14 @@ type digestSet struct {
 	alg    fsverity.Algorithm
 	pieces [][]byte // while it is filled
 	raw    []byte   // sealed
-	start  []uint32 // of the digests that begin with these 16 bits, and one more
+	bits   int      // at the beginning of a digest, that tell its slot
+	start  []uint32 // of the digests in a slot, and one more
 	kept   []uint64 // a bit for each
 }
 
 const (
-	setPiece = 1 << 20 // bytes, about
-	setSlots = 1 << 16
+	setPiece    = 1 << 20 // bytes, about
+	maxSlotBits = 20      // a slot takes 4 bytes
 )
 
 func newDigestSet(a fsverity.Algorithm) *digestSet { return &digestSet{alg: a} }
@@ -58,7 +60,7 @@ func (s *digestSet) undo(to filled) {
 	}
 }
 
-func slot(raw []byte) int { return int(binary.BigEndian.Uint16(raw)) }
+func (s *digestSet) slot(raw []byte) int { return int(binary.BigEndian.Uint32(raw) >> (32 - s.bits)) }
 
 // each calls f for every digest that was put in.
 func (s *digestSet) each(f func(raw []byte)) {
@@ -70,22 +72,26 @@ func (s *digestSet) each(f func(raw []byte)) {
 	}
 }
 
-// seal sorts: by the first 16 bits by counting, since digests are spread evenly, then
-// within each slot by comparing, so that digests made to collide there cost no more
-// than any sorting does.
+// seal sorts: by the first bits by counting, into about as many slots as there are
+// digests, since these are spread evenly; then within each slot by comparing, so that
+// digests made to collide there cost no more than any sorting does.
 func (s *digestSet) seal() {
-	n := s.alg.Size()
-	next := make([]uint32, setSlots+1)
-	total := 0
-	s.each(func(raw []byte) { next[slot(raw)+1]++; total++ })
-	for i := range setSlots {
+	n, total := s.alg.Size(), 0
+	for _, p := range s.pieces {
+		total += len(p) / n
+	}
+	s.bits = min(bits.Len(uint(total)), maxSlotBits)
+	next := make([]uint32, 1<<s.bits+1)
+	s.each(func(raw []byte) { next[s.slot(raw)+1]++ })
+	for i := range 1 << s.bits {
 		next[i+1] += next[i]
 	}
 	s.raw = make([]byte, total*n)
 	bounds := slices.Clone(next)
 	s.each(func(raw []byte) {
-		copy(s.raw[int(next[slot(raw)])*n:], raw)
-		next[slot(raw)]++
+		at := &next[s.slot(raw)]
+		copy(s.raw[int(*at)*n:], raw)
+		*at++
 	})
 	s.pieces = nil
 	s.compact(bounds)
@@ -95,9 +101,9 @@ func (s *digestSet) seal() {
 // compact sorts each slot and leaves out what occurs twice.
 func (s *digestSet) compact(bounds []uint32) {
 	n := s.alg.Size()
-	s.start = make([]uint32, setSlots+1)
+	s.start = make([]uint32, len(bounds))
 	to := 0
-	for i := range setSlots {
+	for i := range len(bounds) - 1 {
 		s.start[i] = uint32(to)
 		part := rawDigests{s.raw[int(bounds[i])*n : int(bounds[i+1])*n], n}
 		if part.Len() > 1 {
@@ -112,7 +118,7 @@ func (s *digestSet) compact(bounds []uint32) {
 			to++
 		}
 	}
-	s.start[setSlots] = uint32(to)
+	s.start[len(bounds)-1] = uint32(to)
 	s.raw = s.raw[:to*n]
 }
 
@@ -141,10 +147,18 @@ func (s *digestSet) find(d fsverity.Digest) int {
 	}
 	var b [64]byte
 	key, n := d.AppendTo(b[:0]), s.alg.Size()
-	lo, hi := int(s.start[slot(key)]), int(s.start[slot(key)+1])
-	i := lo + sort.Search(hi-lo, func(i int) bool { return bytes.Compare(s.raw[(lo+i)*n:(lo+i+1)*n], key) >= 0 })
-	if i < hi && bytes.Equal(s.raw[i*n:(i+1)*n], key) {
-		return i
+	at := s.slot(key)
+	lo, hi := int(s.start[at]), int(s.start[at+1])
+	for lo < hi {
+		mid := int(uint(lo+hi) / 2)
+		switch bytes.Compare(s.raw[mid*n:(mid+1)*n], key) {
+		case 0:
+			return mid
+		case -1:
+			lo = mid + 1
+		default:
+			hi = mid
+		}
 	}
 	return -1
 }

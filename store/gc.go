@@ -21,7 +21,8 @@ const (
 	ToAny                // a stream if it looks like one, else an object
 )
 
-// Tracer visits all that a stream or image refers to. f is its object, of size bytes.
+// Tracer visits all that a stream or image refers to: what is ToObject comes last. An
+// error of visit ends it, and is in its own. f is the object, of size bytes.
 type Tracer func(f io.ReaderAt, size int64, visit func(Edge, fsverity.Digest) error) error
 
 // ErrUntraceable is wrapped by a Tracer's errors about content that makes no sense.

@@ -100,6 +100,9 @@ func (t *tracing) findLive() error {
 	return nil
 }
 
+// errEnough ends a trace.
+var errEnough = errors.New("enough was seen")
+
 // liveStream follows the names in a stream. What it has of objects is looked at later:
 // which of them matter is not known yet.
 func (t *tracing) liveStream(d fsverity.Digest) error {
@@ -112,15 +115,21 @@ func (t *tracing) liveStream(d fsverity.Digest) error {
 	t.live[d] = true
 	var next []fsverity.Digest
 	err := t.trace(Streams, d, func(e Edge, to fsverity.Digest) error {
-		switch {
-		case e == ToImage:
+		follow, err := e == ToStream, error(nil)
+		switch e {
+		case ToObject:
+			return errEnough
+		case ToImage:
 			t.images[to] = true
-		case e == ToStream || e == ToAny && t.isStream(to):
+		case ToAny:
+			follow, err = t.isStream(to)
+		}
+		if follow {
 			next = append(next, to)
 		}
-		return nil
+		return err
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, errEnough) {
 		return err
 	}
 	for _, to := range next {
@@ -132,12 +141,26 @@ func (t *tracing) liveStream(d fsverity.Digest) error {
 }
 
 // isStream tells of a reference of an unknown kind whether to follow it: if an entry
-// says so, or else the content.
-func (t *tracing) isStream(d fsverity.Digest) bool {
+// says so, or else the content. An error means that it may be a stream.
+func (t *tracing) isStream(d fsverity.Digest) (bool, error) {
 	if t.mapped[Streams][d] || t.mapped[Images][d] {
-		return t.mapped[Streams][d]
+		return t.mapped[Streams][d], nil
 	}
-	return t.trace(Streams, d, func(Edge, fsverity.Digest) error { return nil }) == nil
+	err := t.trace(Streams, d, func(Edge, fsverity.Digest) error { return errEnough })
+	switch {
+	case err == nil || errors.Is(err, errEnough):
+		return true, nil
+	case errors.Is(err, ErrNotFound):
+		return false, nil // there is nothing to follow
+	case !errors.Is(err, ErrUntraceable):
+		return false, err
+	}
+	// A damaged stream does not look like one either.
+	check, err := t.c.s.CheckObject(d, CheckOptions{Read: true})
+	if err == nil && check.Content != nil {
+		err = t.c.s.objectError("trace", d, check.Content)
+	}
+	return false, err
 }
 
 func (t *tracing) trace(k Kind, d fsverity.Digest, visit func(Edge, fsverity.Digest) error) error {
@@ -230,15 +253,21 @@ func (t *tracing) deadStream(d fsverity.Digest, p *sweepPlan) error {
 	var next []fsverity.Digest
 	err := t.trace(Streams, d, func(e Edge, to fsverity.Digest) error {
 		t.objects.add(to)
+		follow, err := e == ToStream, error(nil)
 		switch {
 		case e == ToObject:
+			return nil
 		case e == ToImage:
 			t.covered[to] = true
 		case t.mapped[Streams][to] || t.live[to]: // it is dead by itself, or not at all
-		case e == ToStream || t.isStream(to):
+			return nil
+		case e == ToAny:
+			follow, err = t.isStream(to)
+		}
+		if follow {
 			next = append(next, to)
 		}
-		return nil
+		return err
 	})
 	if err != nil {
 		return err
