@@ -23,7 +23,7 @@ type digestSet struct {
 
 const (
 	setPiece    = 1 << 20 // bytes, about
-	maxSlotBits = 20      // a slot takes 4 bytes
+	maxSlotBits = 21      // a slot takes 4 bytes
 )
 
 func newDigestSet(a fsverity.Algorithm) *digestSet { return &digestSet{alg: a} }
@@ -72,15 +72,16 @@ func (s *digestSet) each(f func(raw []byte)) {
 	}
 }
 
-// seal sorts: by the first bits by counting, into about as many slots as there are
-// digests, since these are spread evenly; then within each slot by comparing, so that
-// digests made to collide there cost no more than any sorting does.
+// seal sorts: by the first bits by counting, into more slots than there are digests,
+// since these are spread evenly, so that most of what is not in the set meets an empty
+// one; then within each slot by comparing, so that digests made to collide there cost
+// no more than any sorting does.
 func (s *digestSet) seal() {
 	n, total := s.alg.Size(), 0
 	for _, p := range s.pieces {
 		total += len(p) / n
 	}
-	s.bits = min(bits.Len(uint(total)), maxSlotBits)
+	s.bits = min(bits.Len(uint(total))+2, maxSlotBits)
 	next := make([]uint32, 1<<s.bits+1)
 	s.each(func(raw []byte) { next[s.slot(raw)+1]++ })
 	for i := range 1 << s.bits {

@@ -85,14 +85,14 @@ func (s *Stream) readAt(b []byte, at int64) error {
 	return nil
 }
 
-// readArray reads in pieces, so that memory grows with what is really there and
-// not with what the header says is.
+// readArray reads in pieces, each as long as all before, so that memory grows with
+// what is really there and not with what the header says is.
 func (s *Stream) readArray(c section) (refArray, error) {
 	const piece = 1 << 20
 	a := refArray{alg: s.h.alg}
 	for at := c.start; at < c.end; {
-		n := min(piece, c.end-at)
 		had := len(a.raw)
+		n := min(max(piece, int64(had)), c.end-at)
 		a.raw = slices.Grow(a.raw, int(n))[:had+int(n)]
 		if err := s.readAt(a.raw[had:], at); err != nil {
 			return a, err
