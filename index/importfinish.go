@@ -92,14 +92,15 @@ func (im *importer) nameLayers(ctx context.Context) error {
 		if l.result == nil || l.replaces {
 			continue
 		}
-		id, err := im.s.Link(store.Streams, LayerEntry(l.DiffID), l.id)
-		if err != nil {
+		// First: who finds the layer there fetches nothing, and can't tell where it is from.
+		if err := noteOrigin(im.s, im.src, l.Layer); err != nil {
 			return err
 		}
-		if id == l.id {
+		id, err := im.s.Link(store.Streams, LayerEntry(l.DiffID), l.id)
+		if err == nil && id == l.id {
 			err = im.s.SetNote(notesVerified, l.DiffID.String(), id.String())
 		}
-		if err := errors.Join(err, noteOrigin(im.s, im.src, l.Layer)); err != nil {
+		if err != nil {
 			return err
 		}
 	}
