@@ -80,6 +80,27 @@ func TestInitWhere(t *testing.T) {
 }
 
 // TestInitRace: all find a whole store, whoever made it.
+// TestInitAgain lets one finish what a killed one has left: directories that are missing.
+func TestInitAgain(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	if err := store.Init(dir, store.InitOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"images", "streams"} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := store.Init(dir, store.InitOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"objects", "images", "streams"} {
+		if fi, err := os.Stat(filepath.Join(dir, name)); err != nil || !fi.IsDir() {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestInitRace(t *testing.T) {
 	for range 10 {
 		initRace(t)
