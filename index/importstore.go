@@ -21,7 +21,7 @@ const (
 	notesVerified = "verified" // diffID → ID of the stream that was hashed here
 	notesBlobs    = "blobs"    // digest of a blob → diffID that was computed for it
 	notesIndexes  = "indexes"  // digest of an image index, platform → digest of its manifest
-	dirOrigins    = "origins"  // diffID.json: where the layer came from
+	dirOrigins    = "origins"  // diffID.json, and a manifest's digest.json: where it came from
 )
 
 // imageKey is the name under which a config stream refers to its image. Only images of the rule oci-1 have the name by
@@ -128,7 +128,8 @@ func storeUncut(ctx context.Context, s *store.Store, w *stream.Writer, r *layerR
 	return id, objects, err
 }
 
-// putStream makes a stream that fill fills, and its object.
+// putStream makes a stream that fill fills, and its object. One that is there already is read first: whoever comes here has
+// found no good entry for it.
 func putStream(s *store.Store, t stream.ContentType, fill func(*stream.Writer) error) (id fsverity.Digest, err error) {
 	w := stream.NewWriter(s.Algorithm(), t, stream.WriterOptions{Scratch: s.Scratch})
 	defer func() { err = errors.Join(err, w.Close()) }()
@@ -141,6 +142,9 @@ func putStream(s *store.Store, t stream.ContentType, fill func(*stream.Writer) e
 	}
 	defer o.Abort()
 	if _, err := w.WriteTo(o); err != nil {
+		return id, err
+	}
+	if err := markRotten(s, o.Sum()); err != nil {
 		return id, err
 	}
 	id, _, err = o.Commit()
