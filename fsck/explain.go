@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"github.com/flatroot/flatroot/erofs"
+	"github.com/opencontainers/go-digest"
+
 	"github.com/flatroot/flatroot/fsverity"
 	"github.com/flatroot/flatroot/index"
 	"github.com/flatroot/flatroot/oci"
@@ -252,11 +254,16 @@ func (c *checker) mendable(p *Problem, hit map[*streamNode]map[fsverity.Digest]b
 	return false
 }
 
-// comesFrom tells whether it is noted where a layer came from, or a layer of a document.
+// comesFrom tells whether it is noted where a layer came from, or a document, or a layer of it.
 func (c *checker) comesFrom(n *streamNode) bool {
 	if d, ok := n.original(layerPrefix); ok {
 		_, err := index.LayerOrigin(c.s, oci.DiffID(d))
 		return err == nil
+	}
+	if d, ok := n.original(manifestPrefix); ok {
+		if _, err := index.ManifestOrigin(c.s, digest.Digest(d)); err == nil {
+			return true
+		}
 	}
 	cl := &closure{map[*streamNode]bool{}, map[*imageNode]bool{}}
 	cl.addStream(c.graph, n)

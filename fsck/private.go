@@ -124,7 +124,7 @@ func (c *checker) checkOrigins() error {
 		subject := "flatroot/" + index.DirOrigins + "/" + name
 		d, ok := strings.CutSuffix(name, ".json")
 		if !ok || !isDigest(d) {
-			c.problem(NoteBad, subject, errors.New("its name is not that of a layer's diffID"))
+			c.problem(NoteBad, subject, errors.New("its name is neither a layer's diffID nor a manifest's digest"))
 			continue
 		}
 		_, err := index.LayerOrigin(c.s, oci.DiffID(d))
@@ -132,8 +132,8 @@ func (c *checker) checkOrigins() error {
 		case errors.Is(err, store.ErrNotFound):
 		case err != nil:
 			c.problem(NoteBad, subject, reason(err))
-		case !c.hasStream(layerPrefix + d):
-			c.problem(NoteStale, subject, errors.New("the store does not have that layer"))
+		case !c.hasStream(layerPrefix+d) && !c.hasStream(manifestPrefix+d):
+			c.problem(NoteStale, subject, errors.New("the store does not have that layer or manifest"))
 		}
 	}
 	return nil

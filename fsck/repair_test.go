@@ -26,10 +26,13 @@ var unrepairable = []string{
 	"a stranger among the objects", "a tag that is no link", "an image that is none", "a config that refers to another's image",
 }
 
-func openPlace(repository string, _ digest.Digest) (oci.Source, error) {
+func openPlace(repository string, manifest digest.Digest) (oci.Source, error) {
 	ref, err := oci.ParseReference(repository)
 	if err != nil {
 		return nil, err
+	}
+	if manifest != "" {
+		ref.Tag, ref.Digest = "", manifest
 	}
 	return layout.Open(ref, layout.Options{})
 }

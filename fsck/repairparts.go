@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -28,7 +29,7 @@ type place struct {
 // source opens the place of this name once, and remembers if that failed.
 func (f *fixer) source(repository string, manifest digest.Digest) *openedSource {
 	for i := range f.opened {
-		if o := &f.opened[i]; o.repository == repository && (o.manifest == manifest || manifest == "") {
+		if o := &f.opened[i]; o.repository == repository && (o.manifest == manifest || manifest == "" && o.err == nil) {
 			return o
 		}
 	}
@@ -272,31 +273,65 @@ func (f *fixer) documentsOf(p *Problem, prefix string) []string {
 	return slices.Compact(entries)
 }
 
-// findDocument looks for a config or manifest among the store's objects, then where layers came from.
+// findDocument looks for a config or manifest among the store's objects, then in the sources that were given and where it
+// came from, then where layers came from.
 func (f *fixer) findDocument(ctx context.Context, d digest.Digest) ([]byte, error) {
 	raw, err := index.DocumentInObjects(ctx, f.s, d)
 	if err == nil {
 		return raw, nil
 	}
 	problems := err
-	f.openOrigins(d)
-	for i := range f.opened {
-		img, err := f.opened[i].describe(ctx)
-		if err != nil {
-			problems = errors.Join(problems, err)
-			continue
-		}
-		for _, raw := range [][]byte{img.Manifest, img.Config} {
-			if digest.FromBytes(raw) == d {
+	asked := 0
+	for _, open := range []func(digest.Digest){f.openOrigin, f.openLayerOrigins} {
+		open(d)
+		for i := range f.opened[asked:] {
+			raw, err := f.opened[asked+i].document(ctx, d)
+			if err == nil {
 				return raw, nil
 			}
+			problems = errors.Join(problems, err)
 		}
+		asked = len(f.opened)
 	}
 	return nil, fmt.Errorf("document %s is nowhere to be had (--from names more places): %w", d, problems)
 }
 
-// openOrigins opens all places that layers came from, each as it is now and with the manifests that the store names.
-func (f *fixer) openOrigins(d digest.Digest) {
+// document gives a source's manifest or config, if that is the one of this digest.
+func (o *openedSource) document(ctx context.Context, d digest.Digest) ([]byte, error) {
+	img, err := o.describe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, raw := range [][]byte{img.Manifest, img.Config} {
+		if digest.FromBytes(raw) == d {
+			return raw, nil
+		}
+	}
+	return nil, fmt.Errorf("%s has manifest %s and config %s", o.repository, img.Descriptor.Digest, img.ConfigDescriptor.Digest)
+}
+
+// openOrigin opens the place that a manifest came from; of a config, those of the manifests that name it.
+func (f *fixer) openOrigin(d digest.Digest) {
+	entries := f.graph.entries[store.Streams]
+	for _, entry := range slices.Sorted(maps.Keys(entries)) {
+		m, ok := strings.CutPrefix(entry, manifestPrefix)
+		if !ok || m != d.String() && !f.namesConfig(entries[entry], d) {
+			continue
+		}
+		if origin, err := index.ManifestOrigin(f.s, digest.Digest(m)); err == nil {
+			f.source(origin.Repository, digest.Digest(m))
+		}
+	}
+}
+
+// namesConfig tells whether a manifest's stream refers to that of a config.
+func (f *fixer) namesConfig(manifest fsverity.Digest, config digest.Digest) bool {
+	n := f.graph.streams[manifest]
+	return n != nil && slices.ContainsFunc(n.refs, func(r stream.NamedRef) bool { return r.Name == stream.ConfigPrefix+config.String() })
+}
+
+// openLayerOrigins opens all places that layers came from, each as it is now and with the manifests that the store names.
+func (f *fixer) openLayerOrigins(d digest.Digest) {
 	for name, err := range f.s.Notes(index.DirOrigins) {
 		if err != nil {
 			return

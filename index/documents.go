@@ -16,7 +16,7 @@ import (
 	"github.com/flatroot/flatroot/store/stream"
 )
 
-func manifestEntry(d digest.Digest) string { return "oci-manifest-" + d.String() }
+func manifestEntry(d digest.Digest) string { return manifestPrefix + d.String() }
 func configEntry(d digest.Digest) string   { return "oci-config-" + d.String() }
 
 // documents are an image's config and manifest as streams, stored but not named.

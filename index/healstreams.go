@@ -16,8 +16,9 @@ import (
 
 // The names of streams, before the digest.
 const (
-	layerPrefix = "oci-layer-"
-	blobPrefix  = "oci-blob-"
+	layerPrefix    = "oci-layer-"
+	blobPrefix     = "oci-blob-"
+	manifestPrefix = "oci-manifest-"
 )
 
 // ObjectsFromStreams restores objects that are missing or damaged from what else the store has of them: the tar of a layer

@@ -156,6 +156,11 @@ func (im *importer) nameDocuments(ctx context.Context, docs *documents) error {
 	for _, p := range []documentPut{docs.config, docs.manifest} {
 		im.report.Healed.add(p.healed)
 	}
+	if docs.manifest.old.IsZero() { // first, as with layers
+		if err := writeOrigin(im.s, im.img.Descriptor.Digest, im.src, im.img.Descriptor); err != nil {
+			return err
+		}
+	}
 	return docs.name(im.s, im.img, im.doubtful)
 }
 

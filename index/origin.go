@@ -13,13 +13,13 @@ import (
 	"github.com/flatroot/flatroot/store"
 )
 
-// Origin says where a layer was fetched from, so that it can be fetched again.
+// Origin says where a layer or a manifest was fetched from, so that it can be fetched again.
 type Origin struct {
-	// Repository is the reference of the image, for which the layer was fetched, or what it was built from.
+	// Repository is the reference of the image, for which it was fetched, or what it was built from.
 	Repository string        `json:"repository"`
 	Blob       digest.Digest `json:"blob"`
 	MediaType  string        `json:"media_type"`
-	Size       int64         `json:"size"` // bytes of the blob
+	Size       int64         `json:"size"` // bytes of the blob, or of the manifest
 	Time       time.Time     `json:"time"`
 }
 
@@ -42,6 +42,18 @@ func LayerOrigin(s *store.Store, d oci.DiffID) (Origin, error) {
 	if err := oci.CheckDigest(digest.Digest(d)); err != nil {
 		return Origin{}, err
 	}
+	return readOrigin(s, digest.Digest(d))
+}
+
+// ManifestOrigin reads where a manifest came from, and with it its config; store.ErrNotFound.
+func ManifestOrigin(s *store.Store, d digest.Digest) (Origin, error) {
+	if err := oci.CheckDigest(d); err != nil {
+		return Origin{}, err
+	}
+	return readOrigin(s, d)
+}
+
+func readOrigin(s *store.Store, d digest.Digest) (Origin, error) {
 	b, err := s.ReadFile(originFile(d))
 	if err != nil {
 		return Origin{}, err
@@ -53,7 +65,8 @@ func LayerOrigin(s *store.Store, d oci.DiffID) (Origin, error) {
 	return o, nil
 }
 
-func originFile(d oci.DiffID) string { return dirOrigins + "/" + d.String() + ".json" }
+// originFile is by the digest of a layer's tar, its diffID, or of a manifest.
+func originFile(d digest.Digest) string { return dirOrigins + "/" + d.String() + ".json" }
 
 // ParseOrigin reads the JSON of an origin, which anybody may have written.
 func ParseOrigin(b []byte) (o Origin, err error) {
@@ -86,15 +99,20 @@ func noteOrigin(s *store.Store, src oci.Source, l oci.Layer) error {
 	if err := s.SetNote(notesBlobs, l.Descriptor.Digest.String(), l.DiffID.String()); err != nil {
 		return err
 	}
+	return writeOrigin(s, digest.Digest(l.DiffID), src, l.Descriptor)
+}
+
+// writeOrigin remembers where the blob of a layer or a manifest came from.
+func writeOrigin(s *store.Store, d digest.Digest, src oci.Source, blob ocispec.Descriptor) error {
 	b, err := json.Marshal(Origin{
-		Repository: repositoryOf(src), Blob: l.Descriptor.Digest,
-		MediaType: oci.Printable(l.Descriptor.MediaType, maxMediaType-len("…")), Size: l.Descriptor.Size,
+		Repository: repositoryOf(src), Blob: blob.Digest,
+		MediaType: oci.Printable(blob.MediaType, maxMediaType-len("…")), Size: blob.Size,
 		Time: time.Now().UTC().Truncate(time.Second),
 	})
 	if err != nil {
 		return err
 	}
-	return s.WriteFile(originFile(l.DiffID), append(b, '\n'))
+	return s.WriteFile(originFile(d), append(b, '\n'))
 }
 
 // repositoryOf is how a source is found again. One that goes by a path knows a better one than the path that it was opened

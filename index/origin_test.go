@@ -65,10 +65,10 @@ func TestHostileOrigin(t *testing.T) {
 	}
 	s := storetest.New(t, store.InitOptions{})
 	d := oci.DiffID(blob)
-	if err := s.WriteFile(originFile(d), []byte("nonsense")); err != nil {
+	if err := s.WriteFile(originFile(digest.Digest(d)), []byte("nonsense")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := LayerOrigin(s, d); err == nil || !strings.Contains(err.Error(), originFile(d)) {
+	if _, err := LayerOrigin(s, d); err == nil || !strings.Contains(err.Error(), originFile(digest.Digest(d))) {
 		t.Errorf("%v", err)
 	}
 	if _, err := LayerOrigin(s, "../../x"); err == nil {

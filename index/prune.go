@@ -15,16 +15,20 @@ func PruneNotes(s *store.Store, gone func(entry string) bool, dry bool) (int, er
 		return err == nil && !gone(entry)
 	}
 	layer := func(diffID string) bool { return has(layerPrefix + diffID) }
+	manifest := func(digest string) bool { return has(manifestPrefix + digest) }
 	total := 0
 	for _, n := range []struct {
 		where string
 		keep  func(name string) (bool, error)
 	}{
 		{notesVerified, func(name string) (bool, error) { return layer(name), nil }},
-		{dirOrigins, func(name string) (bool, error) { return layer(strings.TrimSuffix(name, ".json")), nil }},
+		{dirOrigins, func(name string) (bool, error) {
+			d := strings.TrimSuffix(name, ".json")
+			return layer(d) || manifest(d), nil
+		}},
 		{notesBlobs, func(name string) (bool, error) { return noteKept(s, notesBlobs, name, layer) }},
 		{notesIndexes, func(name string) (bool, error) {
-			return noteKept(s, notesIndexes, name, func(manifest string) bool { return has("oci-manifest-" + manifest) })
+			return noteKept(s, notesIndexes, name, manifest)
 		}},
 	} {
 		count, err := pruneNotes(s, n.where, n.keep, dry)

@@ -183,13 +183,13 @@ func (o *fsckOptions) check(ctx context.Context, s *store.Store) (*fsck.Report, 
 	return fsck.Repair(ctx, s, r)
 }
 
-// openOrigin opens the place that a layer came from. In a registry the image may have got another manifest meanwhile.
+// openOrigin opens the place that a layer or manifest came from. The image there may have got another manifest meanwhile.
 func openOrigin(repository string, manifest digest.Digest) (oci.Source, error) {
 	ref, err := oci.ParseReference(repository)
 	if err != nil {
 		return nil, err
 	}
-	if ref.Transport == oci.Docker && manifest != "" {
+	if (ref.Transport == oci.Docker || ref.Transport == oci.OCI) && manifest != "" {
 		ref.Tag, ref.Digest = "", manifest
 	}
 	src, _, err := openSource(ref.String(), oci.Platform{})
