@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -98,6 +100,13 @@ func (h *holding) follow(s *store.Store, kind store.Kind, d fsverity.Digest, see
 	})
 }
 
+// forgive takes objects off the lists of what is torn and corrupt.
+func (h *holding) forgive(damaged []string) {
+	forgiven := func(d fsverity.Digest) bool { return slices.Contains(damaged, d.String()) }
+	maps.DeleteFunc(h.torn, func(d fsverity.Digest, _ bool) bool { return forgiven(d) })
+	h.corrupt = slices.DeleteFunc(h.corrupt, forgiven)
+}
+
 // unreferenced tells of torn objects that nothing refers to: how many, and how many of them have the length that they ought
 // to have.
 func (h *holding) unreferenced(right map[string]int64) (torn, rightSize int) {
@@ -113,9 +122,13 @@ func (h *holding) unreferenced(right map[string]int64) (torn, rightSize int) {
 	return torn - len(h.corrupt), rightSize
 }
 
-// names compares the names in a store with what was announced before, and with what was about to be.
+// names compares the names in a store with what was announced before, and with what was about to be. The one whose image is
+// damaged can't be found.
 func (w world) names(s *store.Store, now, next promise) error {
 	for _, name := range []string{"web", "old", "built"} {
+		if name == "web" && len(now.Damaged)+len(next.Damaged) > 0 {
+			continue
+		}
 		have := ""
 		i, err := index.Find(s, name)
 		switch {

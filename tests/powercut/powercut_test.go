@@ -66,7 +66,7 @@ func TestCutTwice(t *testing.T) {
 		h := newHistory()
 		h.perform(t, r, w, nil)
 		b := h.builder()
-		for _, s := range h.whilePutting(pick(2, 20)) {
+		for _, s := range h.whilePutting(pick(2, 8)) {
 			h := h.until(h.done(s))
 			h.perform(t, r, w, b.build(s))
 			h.states = h.choose(pick(15, 60), s.seed)
@@ -170,6 +170,9 @@ func look(w world, h *history, now, next promise, f *figures) error {
 	}
 	defer s.Close()
 	held, err := hold(s)
+	if err == nil {
+		held.forgive(append(now.Damaged, next.Damaged...))
+	}
 	if err == nil && len(held.corrupt) > 0 {
 		f.corrupt++
 		return fmt.Errorf("%d objects corrupt, such as %v", len(held.corrupt), held.corrupt[0])
@@ -192,6 +195,12 @@ func look(w world, h *history, now, next promise, f *figures) error {
 // resume goes on: with the command that was cut, or that would have been next, then with another pull of what is there. In
 // half of the states fsck is first, which notes what is damaged; in the others pulls have to notice it themselves.
 func resume(w world, h *history, s state, n int, now, next promise) error {
+	if len(now.Damaged)+len(next.Damaged) > 0 {
+		if err := w.repair(); err != nil {
+			return err
+		}
+		now.Damaged, next.Damaged, n = nil, nil, len(steps)
+	}
 	if s.seed%2 == 0 && now.Store {
 		if err := w.fsck(false); err != nil {
 			return err
@@ -214,7 +223,23 @@ func resume(w world, h *history, s state, n int, now, next promise) error {
 	if _, err := w.flatroot("gc"); err != nil {
 		return err
 	}
-	return w.fsck(true)
+	if err := w.fsck(true); err != nil {
+		return err
+	}
+	return w.stillNamed(next)
+}
+
+// stillNamed wants the names to be those of a promise, in the end.
+func (w world) stillNamed(p promise) error {
+	if !p.Store {
+		return nil
+	}
+	s, err := store.Open(w.store(), store.OpenOptions{ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return w.names(s, p, p)
 }
 
 // again repeats the step during which the power was cut.

@@ -16,8 +16,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/flatroot/flatroot/fsverity"
 	"github.com/flatroot/flatroot/index"
 	"github.com/flatroot/flatroot/oci/ocitest"
+	"github.com/flatroot/flatroot/store"
+	"github.com/flatroot/flatroot/store/stream"
 )
 
 // promise is what flatroot has said to be so.
@@ -25,6 +28,8 @@ type promise struct {
 	Store  bool              // there is a store
 	Names  map[string]string // images and their digests
 	Pushed bool              // the layout on the same disk has the image web
+	// Damaged are objects of web that may be damaged: by the workload itself, and not repaired yet.
+	Damaged []string
 }
 
 func (p promise) with(name, digest string) promise {
@@ -92,7 +97,7 @@ var push = step{"push", func(w world, p promise) (promise, error) {
 	return p, err
 }}
 
-const numSteps = 8
+const numSteps = 10
 
 // steps is the workload.
 var steps = [numSteps]step{
@@ -127,6 +132,75 @@ var steps = [numSteps]step{
 		_, err := w.flatroot("gc")
 		return p, err
 	}},
+	{"damage", func(w world, p promise) (promise, error) {
+		var err error
+		p.Damaged, err = w.damage("web")
+		return p, err
+	}},
+	{"repair", func(w world, p promise) (promise, error) {
+		p.Damaged = nil
+		return p, w.repair()
+	}},
+}
+
+// repair repairs the store from where its images came from. What is damaged may be repaired already.
+func (w world) repair() error {
+	_, err := w.flatroot("fsck", "--repair", "--from", w.source("v2"))
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == exitRepaired {
+		return nil
+	}
+	return err
+}
+
+const exitRepaired = 1 // of fsck: there were problems, and all of them are repaired
+
+// damage overwrites the begin of an image, of the stream of its last layer, and of a file's object, durably.
+func (w world) damage(name string) (damaged []string, err error) {
+	s, err := store.Open(w.store(), store.OpenOptions{ReadOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	i, err := index.Find(s, name)
+	if err != nil {
+		return nil, err
+	}
+	layer := i.Layers[len(i.Layers)-1].Stream
+	file, err := lastObject(s, layer)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range []fsverity.Digest{i.Image, layer, file} {
+		f, err := os.OpenFile(filepath.Join(s.Dir(), "objects", d.ObjectPath()), os.O_WRONLY, 0)
+		if err != nil {
+			return nil, err
+		}
+		_, err = f.WriteAt([]byte("damage"), 0)
+		if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+			return nil, err
+		}
+		damaged = append(damaged, d.String())
+	}
+	return damaged, nil
+}
+
+// lastObject is the last object that a layer's stream refers to.
+func lastObject(s *store.Store, layer fsverity.Digest) (fsverity.Digest, error) {
+	f, err := s.OpenObject(layer)
+	if err != nil {
+		return fsverity.Digest{}, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return fsverity.Digest{}, err
+	}
+	st, err := stream.Open(f, fi.Size())
+	if err != nil {
+		return fsverity.Digest{}, err
+	}
+	return st.Object(st.NumObjects() - 1), nil
 }
 
 var madeAt = time.Unix(1_700_000_000, 0)
