@@ -143,43 +143,17 @@ func (s *nidSet) add(n Nid) bool {
 // errStop ends a walk whose caller wants no more.
 var errStop = errors.New("stop")
 
-// Objects yields the digests of the objects that hold backed files' data: one for each such file, so some come several
-// times. Where a file's object path is the one of another digest, that comes too. Files whose image has neither yield
-// nothing. After an error there is nothing more.
-func (m *Image) Objects() iter.Seq2[fsverity.Digest, error] {
-	return func(yield func(fsverity.Digest, error) bool) {
-		err := m.walk(func(v visit) error {
-			if !v.first {
-				return nil
-			}
-			b, ok, err := v.inode.Backing()
-			if err != nil || !ok {
-				return err
-			}
-			if !b.Digest.IsZero() && !yield(b.Digest, nil) {
-				return errStop
-			}
-			if d, err := fsverity.ParseObjectPath(b.Path); err == nil && d != b.Digest && !yield(d, nil) {
-				return errStop
-			}
-			return nil
-		})
-		if err != nil && !errors.Is(err, errStop) {
-			yield(fsverity.Digest{}, err)
-		}
-	}
-}
-
-// SizedObject is an object that holds a backed file's data, and the file's size in bytes.
-type SizedObject struct {
+// Object is an object that holds a backed file's data, and the file's size in bytes.
+type Object struct {
 	Digest fsverity.Digest
 	Size   int64
 }
 
-// SizedObjects yields the object of each backed file with its size, by digest or else by path; some come several times.
-// After an error there is nothing more.
-func (m *Image) SizedObjects() iter.Seq2[SizedObject, error] {
-	return func(yield func(SizedObject, error) bool) {
+// Objects yields the objects that hold backed files' data: one for each such file, so some come several times. Where a
+// file's object path is the one of another digest, that comes too. Files whose image has neither yield nothing. After an
+// error there is nothing more.
+func (m *Image) Objects() iter.Seq2[Object, error] {
+	return func(yield func(Object, error) bool) {
 		err := m.walk(func(v visit) error {
 			if !v.first {
 				return nil
@@ -188,18 +162,17 @@ func (m *Image) SizedObjects() iter.Seq2[SizedObject, error] {
 			if err != nil || !ok {
 				return err
 			}
-			if b.Digest.IsZero() {
-				if b.Digest, err = fsverity.ParseObjectPath(b.Path); err != nil {
-					return nil // it has its data elsewhere
-				}
+			size := int64(v.inode.attr.Size)
+			if !b.Digest.IsZero() && !yield(Object{b.Digest, size}, nil) {
+				return errStop
 			}
-			if !yield(SizedObject{b.Digest, int64(v.inode.attr.Size)}, nil) {
+			if d, err := fsverity.ParseObjectPath(b.Path); err == nil && d != b.Digest && !yield(Object{d, size}, nil) {
 				return errStop
 			}
 			return nil
 		})
 		if err != nil && !errors.Is(err, errStop) {
-			yield(SizedObject{}, err)
+			yield(Object{}, err)
 		}
 	}
 }

@@ -75,12 +75,12 @@ var damages = []damage{
 		d := pick(w, w.allFileObjects())
 		hits, b := w.hitsOf(d), w.read(w.object(d))
 		w.overwrite(w.object(d), b[:w.rng.IntN(len(b))])
-		return finding{code: fsck.ObjectDamaged, subject: objectSubject(d), hits: hits}
+		return finding{code: fsck.ObjectDamaged, subject: objectSubject(d), hits: hits, quick: true}
 	}},
 	{"a file grown", func(w *world) finding {
 		d := pick(w, w.allFileObjects())
 		w.overwrite(w.object(d), append(w.read(w.object(d)), make([]byte, 1+w.rng.IntN(5000))...))
-		return finding{code: fsck.ObjectDamaged, subject: objectSubject(d), hits: w.hitsOf(d)}
+		return finding{code: fsck.ObjectDamaged, subject: objectSubject(d), hits: w.hitsOf(d), quick: true}
 	}},
 	{"a file gone", func(w *world) finding {
 		d := pick(w, w.allFileObjects())

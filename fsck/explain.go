@@ -37,7 +37,7 @@ func (c *checker) passed(p *Problem) bool {
 		has, err := c.s.HasObject(p.object)
 		return err == nil && has
 	case ObjectDamaged, UnusedDamaged:
-		check, err := c.s.CheckObject(p.object, store.CheckOptions{Read: !c.Quick, Throttle: c.limit.wait})
+		check, err := c.examine(p.object, true)
 		return err == nil && damage(check) == nil || errors.Is(err, store.ErrNotFound) && p.Code == UnusedDamaged
 	}
 	return false

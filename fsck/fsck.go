@@ -183,7 +183,7 @@ func (c *checker) isBad(d fsverity.Digest) bool {
 // listObjects learns which objects there are.
 func (c *checker) listObjects(context.Context) error {
 	c.Progress.Step("list objects")
-	c.objects = newObjectSet(c.s.Algorithm())
+	c.objects = newObjectSet(c.s.Algorithm(), c.Quick)
 	strangers, err := c.s.Strangers()
 	if err != nil {
 		return err

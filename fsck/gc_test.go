@@ -267,7 +267,7 @@ func (g *graphWorld) model() model {
 			g.must(err)
 			for o, err := range img.Objects() {
 				g.must(err)
-				m.objects[o] = true
+				m.objects[o.Digest] = true
 			}
 			return nil
 		}))

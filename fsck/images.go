@@ -83,13 +83,14 @@ func (c *checker) readImage(i *imageNode, f *os.File, size int64, walk bool) err
 	if i.live || len(i.configs) > 0 {
 		code = ObjectMissing
 	}
-	for d, err := range img.Objects() {
+	for o, err := range img.Objects() {
 		if err != nil {
 			return err
 		}
-		if !c.objects.use(d) && !c.isBad(d) {
-			c.missing(d, code)
+		if !c.objects.use(o.Digest) && !c.isBad(o.Digest) {
+			c.missing(o.Digest, code)
 		}
+		c.objects.expect(o)
 	}
 	return nil
 }

@@ -97,7 +97,7 @@ func (c *checker) wasGood(d fsverity.Digest) bool {
 }
 
 func (c *checker) checkObject(d fsverity.Digest) {
-	check, err := c.s.CheckObject(d, store.CheckOptions{Read: !c.Quick && !c.wasGood(d), Throttle: c.limit.wait})
+	check, err := c.examine(d, !c.wasGood(d))
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return // whoever refers to it will miss it
@@ -106,6 +106,15 @@ func (c *checker) checkObject(d fsverity.Digest) {
 		return
 	}
 	c.checked(d, check)
+}
+
+// examine looks at an object, and reads it if its content is asked for and this is no quick check. That goes by the size.
+func (c *checker) examine(d fsverity.Digest, content bool) (store.ObjectCheck, error) {
+	check, err := c.s.CheckObject(d, store.CheckOptions{Read: content && !c.Quick, Throttle: c.limit.wait})
+	if want := c.objects.size(d); want != 0 && err == nil && check.Size != want {
+		check.Content = fmt.Errorf("it has %d bytes, and %d in an image", check.Size, want)
+	}
+	return check, err
 }
 
 // checked takes in what was found of an object.

@@ -4,19 +4,27 @@ import (
 	"bytes"
 	"sort"
 
+	"github.com/flatroot/flatroot/erofs"
 	"github.com/flatroot/flatroot/fsverity"
 )
 
 // objectSet is the set of the objects that a store has: the digests' bytes in order,
 // by their first byte, and a bit for each that is referred to, and that was checked.
 type objectSet struct {
-	alg  fsverity.Algorithm
-	raw  [256][]byte
-	used [256][]uint64
-	done [256][]uint64
+	alg   fsverity.Algorithm
+	raw   [256][]byte
+	used  [256][]uint64
+	done  [256][]uint64
+	sizes *[256][]int64 // in bytes, by images; 0: not known. Nil: they are of no use
 }
 
-func newObjectSet(a fsverity.Algorithm) *objectSet { return &objectSet{alg: a} }
+func newObjectSet(a fsverity.Algorithm, sizes bool) *objectSet {
+	s := &objectSet{alg: a}
+	if sizes {
+		s.sizes = new([256][]int64)
+	}
+	return s
+}
 
 // fill puts in all digests that begin with first; they are sorted.
 func (s *objectSet) fill(first byte, ds []fsverity.Digest) {
@@ -27,6 +35,24 @@ func (s *objectSet) fill(first byte, ds []fsverity.Digest) {
 	s.raw[first] = raw
 	s.used[first] = make([]uint64, (len(ds)+63)/64)
 	s.done[first] = make([]uint64, (len(ds)+63)/64)
+	if s.sizes != nil {
+		s.sizes[first] = make([]int64, len(ds))
+	}
+}
+
+// expect notes what size an image has of an object.
+func (s *objectSet) expect(o erofs.Object) {
+	if first, i, ok := s.find(o.Digest); ok && s.sizes != nil {
+		s.sizes[first][i] = o.Size
+	}
+}
+
+// size is what an object has to have; 0: that is not known.
+func (s *objectSet) size(d fsverity.Digest) int64 {
+	if first, i, ok := s.find(d); ok && s.sizes != nil {
+		return s.sizes[first][i]
+	}
+	return 0
 }
 
 func (s *objectSet) len(first int) int { return len(s.raw[first]) / s.alg.Size() }

@@ -75,11 +75,11 @@ func traceImage(f io.ReaderAt, size int64, visit func(store.Edge, fsverity.Diges
 	if err != nil {
 		return untraceable(err)
 	}
-	for d, err := range img.Objects() {
+	for o, err := range img.Objects() {
 		if err != nil {
 			return untraceable(err)
 		}
-		if err := visit(store.ToObject, d); err != nil {
+		if err := visit(store.ToObject, o.Digest); err != nil {
 			return err
 		}
 	}

@@ -27,7 +27,7 @@ func imageObjects(f *os.File, visit func(fsverity.Digest, int64) error) error {
 	if err != nil {
 		return err
 	}
-	for o, err := range m.SizedObjects() {
+	for o, err := range m.Objects() {
 		if err == nil {
 			err = visit(o.Digest, o.Size)
 		}

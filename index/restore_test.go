@@ -129,9 +129,9 @@ func (h *hurt) imageObjects(i *Info, visit func(fsverity.Digest) error) error {
 	if err != nil {
 		return err
 	}
-	for d, err := range m.Objects() {
+	for o, err := range m.Objects() {
 		if err == nil {
-			err = visit(d)
+			err = visit(o.Digest)
 		}
 		if err != nil {
 			return err

@@ -23,12 +23,12 @@ func sampleObjects(image *os.File, size int64, dirs []*os.File) SampleFacts {
 		return s
 	}
 	tried := 0
-	for d, err := range m.Objects() {
+	for o, err := range m.Objects() {
 		if err != nil || tried == sampleSize {
 			break
 		}
 		tried++
-		s.add(d, dirs)
+		s.add(o.Digest, dirs)
 	}
 	return s
 }

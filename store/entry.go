@@ -192,7 +192,8 @@ type EntryInfo struct {
 }
 
 // Entries yields the entries of a category, by name. What is no good entry comes
-// with its name and an error, and does not end it.
+// with its name and an error, and does not end it. Those that others make or remove
+// meanwhile may come or not.
 func (s *Store) Entries(k Kind) iter.Seq2[EntryInfo, error] {
 	return func(yield func(EntryInfo, error) bool) {
 		at, names, err := s.list(k, nil)
@@ -209,6 +210,9 @@ func (s *Store) Entries(k Kind) iter.Seq2[EntryInfo, error] {
 			e := EntryInfo{Name: name}
 			if err == nil {
 				e.Digest, err = s.readEntry(at, name)
+				if err == unix.ENOENT {
+					continue // somebody has removed it since the directory was listed
+				}
 			}
 			if err != nil {
 				err = s.linkError(k, name, err)

@@ -184,6 +184,39 @@ func TestRefs(t *testing.T) {
 	}
 }
 
+// TestRemovedMeanwhile: whoever lists names does not stumble over those that somebody removes meanwhile.
+func TestRemovedMeanwhile(t *testing.T) {
+	s := newStore(t)
+	d := put(t, s, "x")
+	for _, name := range []string{"one", "two", "three"} {
+		_, err := s.Link(store.Streams, name, d)
+		must(t, err)
+		must(t, s.SetRef(store.Streams, "oci/"+name, name))
+	}
+	n := 0
+	for r, err := range s.Refs(store.Streams, "") {
+		must(t, err)
+		n++
+		for _, name := range []string{"one", "two", "three"} {
+			if "oci/"+name != r.Name {
+				must(t, s.RemoveRef(store.Streams, "oci/"+name))
+			}
+		}
+	}
+	for e, err := range s.Entries(store.Streams) {
+		must(t, err)
+		n++
+		for _, name := range []string{"one", "two", "three"} {
+			if name != e.Name {
+				must(t, s.RemoveEntry(store.Streams, name))
+			}
+		}
+	}
+	if n != 2 {
+		t.Errorf("%d names were listed, of which one ref and one entry had stayed", n)
+	}
+}
+
 func TestRefConflicts(t *testing.T) {
 	s := newStore(t)
 	d := put(t, s, "x")

@@ -111,7 +111,8 @@ type RefInfo struct {
 
 // Refs yields the refs in the directory prefix, such as "oci", and below it, or all
 // if it is empty; in byte order of their names. What is no good ref comes with its
-// name and an error, and does not end it.
+// name and an error, and does not end it. Those that others make or remove meanwhile
+// may come or not.
 func (s *Store) Refs(k Kind, prefix string) iter.Seq2[RefInfo, error] {
 	return func(yield func(RefInfo, error) bool) {
 		names := []string{}
@@ -149,6 +150,9 @@ func (s *Store) walkRefs(k Kind, below []string, yield func(RefInfo, error) bool
 		}
 		if err == nil {
 			r.Entry, err = readRef(at, c.name)
+			if err == unix.ENOENT {
+				continue // somebody has removed it since its directory was listed
+			}
 		}
 		if err != nil {
 			err = s.linkError(k, refsDir+"/"+r.Name, err)

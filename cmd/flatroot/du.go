@@ -64,9 +64,9 @@ func visitImage(s *store.Store, d fsverity.Digest, visit func(fsverity.Digest) e
 		if err != nil {
 			return err
 		}
-		has, err := s.HasObject(object)
+		has, err := s.HasObject(object.Digest)
 		if err == nil && has {
-			err = visit(object)
+			err = visit(object.Digest)
 		}
 		if err != nil {
 			return err

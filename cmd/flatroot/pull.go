@@ -114,7 +114,7 @@ func imageObjects(f *os.File, visit func(fsverity.Digest, int64) error) error {
 	if err != nil {
 		return err
 	}
-	for o, err := range img.SizedObjects() {
+	for o, err := range img.Objects() {
 		if err == nil {
 			err = visit(o.Digest, o.Size)
 		}

@@ -67,13 +67,20 @@ func (tpl *template) one(t *testing.T, f inject.Fault) {
 	}
 }
 
-// sweep tries every step-th point, several at once.
+// sweep tries every step-th point, others each time, and at least one.
 func (tpl *template) sweep(t *testing.T, f inject.Fault, step int) {
 	start := time.Now()
-	offset := 0
-	if step > 1 { // other points each time
-		offset = rand.IntN(step)
+	points := tpl.from(t, f, rand.IntN(step), step)
+	if points == 0 && f.Kind == inject.Kill {
+		if points = tpl.from(t, f, 0, step); points == 0 {
+			t.Error("no point at all")
+		}
 	}
+	t.Logf("%d points in %.1f s", points, time.Since(start).Seconds())
+}
+
+// from tries every step-th point after the first few, several at once, and tells how many there were.
+func (tpl *template) from(t *testing.T, f inject.Fault, offset, step int) int64 {
 	var next, points, failed, early atomic.Int64
 	var wg sync.WaitGroup
 	for range runtime.NumCPU() {
@@ -97,10 +104,7 @@ func (tpl *template) sweep(t *testing.T, f inject.Fault, step int) {
 		})
 	}
 	wg.Wait()
-	t.Logf("%d points in %.1f s", points.Load(), time.Since(start).Seconds())
-	if points.Load() == 0 && f.Kind == inject.Kill {
-		t.Error("no point at all")
-	}
+	return points.Load()
 }
 
 // dirFor makes a directory's name: a reference to a layout can't have a colon in its path.
