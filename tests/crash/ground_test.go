@@ -78,10 +78,10 @@ type template struct {
 	listed []string // what is there after a run that was not disturbed, and gc
 }
 
-// prepare makes a scenario's ground and runs its command once in a copy.
-func prepare(t *testing.T, s scenario) *template {
+// prepare makes a scenario's ground, in the directory root, and runs its command once in a copy.
+func prepare(t *testing.T, root string, s scenario) *template {
 	t.Helper()
-	tpl := &template{scenario: s, root: scratch, ground: ground(filepath.Join(scratch, "template-"+s.name))}
+	tpl := &template{scenario: s, root: root, ground: ground(filepath.Join(root, "template-"+s.name))}
 	must(t, os.Mkdir(string(tpl.ground), 0o700))
 	for _, line := range s.before {
 		_, err := tpl.ground.must(line)
@@ -95,7 +95,7 @@ func prepare(t *testing.T, s scenario) *template {
 	tpl.damage = state.Problems
 	tpl.before, err = tpl.ground.names()
 	must(t, err)
-	g := ground(filepath.Join(scratch, "reference-"+s.name))
+	g := ground(filepath.Join(root, "reference-"+s.name))
 	must(t, kit.Copy(string(tpl.ground), string(g)))
 	out, err := g.run(s.command)
 	must(t, err)

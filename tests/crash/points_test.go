@@ -42,7 +42,7 @@ func TestPoints(t *testing.T) {
 	makeInputs(t)
 	for _, s := range scenarios() {
 		t.Run(s.name, func(t *testing.T) {
-			tpl := prepare(t, s)
+			tpl := prepare(t, scratch, s)
 			if *onePoint != "" {
 				f, err := inject.ParseFault(*onePoint)
 				must(t, err)
@@ -67,8 +67,8 @@ func (tpl *template) one(t *testing.T, f inject.Fault) {
 	}
 }
 
-// sweep tries every step-th point, others each time, and at least one.
-func (tpl *template) sweep(t *testing.T, f inject.Fault, step int) {
+// sweep tries every step-th point, others each time, and of kills at least one. It tells how many there were.
+func (tpl *template) sweep(t *testing.T, f inject.Fault, step int) int64 {
 	start := time.Now()
 	points := tpl.from(t, f, rand.IntN(step), step)
 	if points == 0 && f.Kind == inject.Kill {
@@ -77,6 +77,7 @@ func (tpl *template) sweep(t *testing.T, f inject.Fault, step int) {
 		}
 	}
 	t.Logf("%d points in %.1f s", points, time.Since(start).Seconds())
+	return points
 }
 
 // from tries every step-th point after the first few, several at once, and tells how many there were.
