@@ -168,69 +168,6 @@ func (s *Store) ObjectNames(first byte) (ds []fsverity.Digest, strange []string,
 	return ds, strange, err
 }
 
-// Unfinished lists the names that killed processes have left, or that others are
-// using now: paths below the store, of all that RemoveLeftovers would remove.
-func (s *Store) Unfinished() ([]string, error) {
-	paths, err := s.root.prefixed("", linkPrefix, initPrefix)
-	if err != nil {
-		return nil, err
-	}
-	if s.objectsFile != nil {
-		more, err := s.objects.prefixed("objects/", objectPrefix)
-		if err != nil {
-			return nil, err
-		}
-		paths = append(paths, more...)
-	}
-	at, err := s.root.sub(privateDir, false)
-	if errors.Is(err, unix.ENOENT) {
-		return paths, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer at.close()
-	more, err := unfinishedBelow(at, privateDir+"/", maxDepth)
-	return append(paths, more...), err
-}
-
-func unfinishedBelow(at dir, where string, depth int) ([]string, error) {
-	paths, err := at.prefixed(where, privatePrefix)
-	if err != nil || depth == 0 {
-		return paths, err
-	}
-	names, err := at.names()
-	for _, name := range names {
-		if st, err := at.lstat(name); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
-			continue
-		}
-		sub, err := at.sub(name, false)
-		if err != nil {
-			return paths, err
-		}
-		more, err := unfinishedBelow(sub, where+name+"/", depth-1)
-		sub.close()
-		if paths = append(paths, more...); err != nil {
-			return paths, err
-		}
-	}
-	return paths, err
-}
-
-// prefixed lists the names in d that begin with one of the prefixes, behind where.
-func (d dir) prefixed(where string, prefixes ...string) ([]string, error) {
-	names, err := d.names()
-	var found []string
-	for _, name := range names {
-		for _, p := range prefixes {
-			if strings.HasPrefix(name, p) {
-				found = append(found, where+name)
-			}
-		}
-	}
-	return found, err
-}
-
 // Strangers lists the names in objects/ that are neither a directory of objects nor
 // temporary, as paths below the store. They stop other tools' collection of garbage.
 func (s *Store) Strangers() ([]string, error) {

@@ -17,45 +17,53 @@ func (s *Store) RemoveLeftovers() (int, error) {
 	if !s.exclusive.Load() {
 		return 0, ErrNotExclusive
 	}
-	n, err := s.root.removePrefixed(linkPrefix, initPrefix)
-	m, err2 := s.objects.removePrefixed(objectPrefix)
-	k, err3 := s.removePrivate()
-	return n + m + k, errors.Join(err, err2, err3)
-}
-
-func (d dir) removePrefixed(prefixes ...string) (int, error) {
-	names, err := d.names()
 	count := 0
-	for _, name := range names {
-		for _, p := range prefixes {
-			if err != nil || !strings.HasPrefix(name, p) {
-				continue
-			}
-			if err = d.unlink(name); err == nil {
-				count++
-			}
+	err := s.eachTemporary(func(at dir, _, name string) error {
+		err := at.unlink(name)
+		if err == nil {
+			count++
 		}
-	}
+		return err
+	})
 	return count, err
 }
 
-func (s *Store) removePrivate() (int, error) {
-	at, err := s.root.sub(privateDir, false)
-	if errors.Is(err, unix.ENOENT) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	defer at.close()
-	return removeBelow(at, maxDepth)
+// Unfinished lists the names that killed processes have left, or that others are
+// using now: paths below the store, of all that RemoveLeftovers would remove.
+func (s *Store) Unfinished() ([]string, error) {
+	var paths []string
+	err := s.eachTemporary(func(_ dir, where, name string) error {
+		paths = append(paths, where+name)
+		return nil
+	})
+	return paths, err
 }
 
-// removeBelow goes down at most depth directories: we make no deeper ones.
-func removeBelow(at dir, depth int) (int, error) {
-	count, err := at.removePrefixed(privatePrefix)
+// visitName is given a directory, its path below the store with a slash at its end, and a name in it.
+type visitName func(at dir, where, name string) error
+
+// eachTemporary visits all temporary names. An error does not keep it from other directories.
+func (s *Store) eachTemporary(visit visitName) error {
+	err := s.root.eachPrefixed("", visit, linkPrefix, initPrefix)
+	if s.objectsFile != nil {
+		err = errors.Join(err, s.objects.eachPrefixed("objects/", visit, objectPrefix))
+	}
+	at, subErr := s.root.sub(privateDir, false)
+	if errors.Is(subErr, unix.ENOENT) {
+		return err
+	}
+	if subErr != nil {
+		return errors.Join(err, subErr)
+	}
+	defer at.close()
+	return errors.Join(err, eachTemporaryBelow(at, privateDir+"/", visit, maxDepth))
+}
+
+// eachTemporaryBelow goes down at most depth directories: we make no deeper ones.
+func eachTemporaryBelow(at dir, where string, visit visitName, depth int) error {
+	err := at.eachPrefixed(where, visit, privatePrefix)
 	if err != nil || depth == 0 {
-		return count, err
+		return err
 	}
 	names, err := at.names()
 	for _, name := range names {
@@ -64,13 +72,26 @@ func removeBelow(at dir, depth int) (int, error) {
 		}
 		sub, err := at.sub(name, false)
 		if err != nil {
-			return count, err
+			return err
 		}
-		n, err := removeBelow(sub, depth-1)
+		err = eachTemporaryBelow(sub, where+name+"/", visit, depth-1)
 		sub.close()
-		if count += n; err != nil {
-			return count, err
+		if err != nil {
+			return err
 		}
 	}
-	return count, err
+	return err
+}
+
+// eachPrefixed visits the names in d that begin with one of the prefixes.
+func (d dir) eachPrefixed(where string, visit visitName, prefixes ...string) error {
+	names, err := d.names()
+	for _, name := range names {
+		for _, p := range prefixes {
+			if err == nil && strings.HasPrefix(name, p) {
+				err = visit(d, where, name)
+			}
+		}
+	}
+	return err
 }

@@ -16,10 +16,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
-	"strings"
-	"syscall"
-	"time"
 
 	"github.com/flatroot/flatroot/tests/bench/kit"
 )
@@ -52,11 +48,6 @@ type side struct {
 }
 
 // cost is what one run of a process and its children took.
-type cost struct {
-	cpu, wall float64 // seconds; cpu is user and system time
-	rss       float64 // MiB, of the largest process
-}
-
 func main() {
 	s := &settings{}
 	flag.StringVar(&s.flatroot, "flatroot", "bin/flatroot", "`binary` to measure")
@@ -124,7 +115,7 @@ func (r *row) measure(s *settings) error {
 			return err
 		}
 	}
-	var ours, peers []cost
+	var ours, peers []kit.Cost
 	// The first pair warms caches and is not counted.
 	for i := range cmp.Or(r.pairs, s.pairs) + 1 {
 		o, err := r.ours.run(s)
@@ -143,48 +134,18 @@ func (r *row) measure(s *settings) error {
 	return nil
 }
 
-func (d side) run(s *settings) (cost, error) {
+func (d side) run(s *settings) (kit.Cost, error) {
 	if d.prepare != nil {
 		if err := d.prepare(s); err != nil {
-			return cost{}, err
+			return kit.Cost{}, err
 		}
 	}
-	args := d.command(s)
-	cmd := exec.Command(args[0], args[1:]...)
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
-	start := time.Now()
-	if err := cmd.Run(); err != nil {
-		return cost{}, fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, out.String())
-	}
-	wall := time.Since(start).Seconds()
-	u := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	cpu := time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
-	return cost{cpu: cpu, wall: wall, rss: float64(u.Maxrss) / 1024}, nil
+	c, _, err := kit.Measure(d.command(s)...)
+	return c, err
 }
 
-func (r *row) print(ours, peers []cost) {
-	cpu := func(c cost) float64 { return c.cpu }
-	rss := func(c cost) float64 { return c.rss }
+func (r *row) print(ours, peers []kit.Cost) {
 	fmt.Printf("| %s | %s | %s | %s | %.2f, %.0f | %.2f, %.0f | %d | %s |\n", r.name,
-		ratio(ours, peers, cpu), ratio(ours, peers, func(c cost) float64 { return c.wall }), ratio(ours, peers, rss),
-		middle(ours, cpu), middle(ours, rss), middle(peers, cpu), middle(peers, rss), len(ours), r.goal)
-}
-
-// ratio gives the median of the pairs' ratios, and the range.
-func ratio(ours, peers []cost, of func(cost) float64) string {
-	r := make([]float64, len(ours))
-	for i := range r {
-		r[i] = of(ours[i]) / of(peers[i])
-	}
-	slices.Sort(r)
-	return fmt.Sprintf("**%.2f** (%.2f-%.2f)", r[len(r)/2], r[0], r[len(r)-1])
-}
-
-func middle(c []cost, of func(cost) float64) float64 {
-	v := make([]float64, len(c))
-	for i := range v {
-		v[i] = of(c[i])
-	}
-	return kit.Median(v)
+		kit.Ratio(ours, peers, kit.CPU, 2), kit.Ratio(ours, peers, kit.Wall, 2), kit.Ratio(ours, peers, kit.RSS, 2),
+		kit.Middle(ours, kit.CPU), kit.Middle(ours, kit.RSS), kit.Middle(peers, kit.CPU), kit.Middle(peers, kit.RSS), len(ours), r.goal)
 }

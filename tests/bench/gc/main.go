@@ -16,8 +16,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
-	"time"
 
 	"github.com/flatroot/flatroot/tests/bench/kit"
 )
@@ -36,15 +34,10 @@ type settings struct {
 type side struct {
 	name  string
 	args  []string // without the store
-	costs []cost
+	costs []kit.Cost
 }
 
 // cost is what one run of a process took.
-type cost struct {
-	cpu, wall float64 // seconds
-	rss       float64 // MiB
-}
-
 func main() {
 	s, percent, makeIn := &settings{}, 0, ""
 	flag.StringVar(&s.flatroot, "flatroot", "bin/flatroot", "`binary` to measure")
@@ -132,23 +125,15 @@ func (s *settings) sides() []*side {
 	return append(sides, &side{name: "`cfsctl gc`", args: []string{cfsctl, "--insecure", "gc", "--repo"}})
 }
 
-func (s *settings) measure(i int, d *side) (c cost, err error) {
+func (s *settings) measure(i int, d *side) (c kit.Cost, err error) {
 	if err := s.restore(i); err != nil {
 		return c, err
 	}
-	args := append(slices.Clone(d.args), s.copyOf(i))
-	cmd := exec.Command(args[0], args[1:]...)
-	var out, talk strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &talk
-	start := time.Now()
-	if err := cmd.Run(); err != nil {
-		return c, fmt.Errorf("%s: %w\n%s%s", strings.Join(args, " "), err, out.String(), talk.String())
+	c, out, err := kit.Measure(append(slices.Clone(d.args), s.copyOf(i))...)
+	if err != nil {
+		return c, err
 	}
-	c.wall = time.Since(start).Seconds()
-	u := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	c.cpu = time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
-	c.rss = float64(u.Maxrss) / 1024
-	return c, s.check(i, d, out.String())
+	return c, s.check(i, d, out)
 }
 
 // check makes sure that a side did the work: just what only the removed image has is gone.
@@ -181,28 +166,7 @@ func (s *settings) print(sides []*side) {
 	for i, d := range sides {
 		goal := []string{"≤ 200 MiB", "≤ 0.1, ≤ 200 MiB", "-"}[i]
 		fmt.Printf("| %s | %s | %s | %.2f, %.2f, %.0f | %d | %s |\n", d.name,
-			ratio(sides[0].costs, d.costs, func(c cost) float64 { return c.cpu }),
-			ratio(sides[0].costs, d.costs, func(c cost) float64 { return c.wall }),
-			middle(d.costs, func(c cost) float64 { return c.cpu }),
-			middle(d.costs, func(c cost) float64 { return c.wall }),
-			middle(d.costs, func(c cost) float64 { return c.rss }), len(d.costs), goal)
+			kit.Ratio(sides[0].costs, d.costs, kit.CPU, 3), kit.Ratio(sides[0].costs, d.costs, kit.Wall, 3),
+			kit.Middle(d.costs, kit.CPU), kit.Middle(d.costs, kit.Wall), kit.Middle(d.costs, kit.RSS), len(d.costs), goal)
 	}
-}
-
-// ratio gives the median of the pairs' ratios, and the range.
-func ratio(ours, others []cost, of func(cost) float64) string {
-	r := make([]float64, len(ours))
-	for i := range r {
-		r[i] = of(ours[i]) / of(others[i])
-	}
-	slices.Sort(r)
-	return fmt.Sprintf("**%.3f** (%.3f-%.3f)", r[len(r)/2], r[0], r[len(r)-1])
-}
-
-func middle(c []cost, of func(cost) float64) float64 {
-	v := make([]float64, len(c))
-	for i := range v {
-		v[i] = of(c[i])
-	}
-	return kit.Median(v)
 }
