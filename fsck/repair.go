@@ -137,6 +137,7 @@ type fixer struct {
 	// doubted are the keys of problems that are gone, but not for sure.
 	doubted map[string]error
 	opened  []openedSource
+	halfway bool // something was put that may have got no name
 }
 
 // openedSource is a source, or why there is none.
@@ -174,7 +175,8 @@ func (f *fixer) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := f.s.Sync(); err != nil {
+	f.halfway = f.halfway || len(f.failed) > 0
+	if err := f.s.Sync(); err != nil || f.halfway {
 		return err
 	}
 	return f.s.Settled()

@@ -188,6 +188,7 @@ func (f *fixer) fixLayers(ctx context.Context) error {
 				f.mended([]fsverity.Digest{p.object})
 				return nil
 			}
+			f.halfway = true
 			problems = errors.Join(problems, err)
 		}
 		return problems

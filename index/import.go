@@ -342,7 +342,10 @@ func (im *importer) fetch(ctx context.Context, l *importedLayer) (err error) {
 	}
 	doubtful := im.Verify || l.replaces
 	if im.s != nil && doubtful { // what the store has of its files may be as damaged as the layer itself
-		j.to = doubted{stored{im.s}}
+		j.to = doubted{stored{im.s}, markRotten}
+		if l.replaces {
+			j.to = doubted{stored{im.s}, markLost}
+		}
 		j.hashers = startHashers(j.to)
 		defer j.hashers.stop()
 	}

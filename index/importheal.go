@@ -289,7 +289,11 @@ func (im *importer) restore(ctx context.Context, l *importedLayer, lost []fsveri
 }
 
 func without(ds, but []fsverity.Digest) []fsverity.Digest {
-	return slices.DeleteFunc(ds, func(d fsverity.Digest) bool { return slices.Contains(but, d) })
+	has := make(map[fsverity.Digest]bool, len(but))
+	for _, d := range but {
+		has[d] = true
+	}
+	return slices.DeleteFunc(ds, func(d fsverity.Digest) bool { return has[d] })
 }
 
 func (im *importer) refetch(ctx context.Context, l *importedLayer, lost []fsverity.Digest) error {

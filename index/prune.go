@@ -3,6 +3,7 @@ package index
 import (
 	"errors"
 	"strings"
+	"syscall"
 
 	"github.com/flatroot/flatroot/store"
 )
@@ -10,21 +11,27 @@ import (
 // PruneNotes removes the notes about layers and manifests that a store does not have any more, by its entries or because
 // gone says so, and tells how many; dry: it only counts them. Notes that make no sense go too.
 func PruneNotes(s *store.Store, gone func(entry string) bool, dry bool) (int, error) {
-	has := func(entry string) bool {
+	has := func(entry string) (bool, error) {
 		_, err := s.Entry(store.Streams, entry)
-		return err == nil && !gone(entry)
+		if errno := syscall.Errno(0); errors.As(err, &errno) && errno != syscall.ENAMETOOLONG {
+			return false, err // it can't be read now, which says nothing
+		}
+		return err == nil && !gone(entry), nil
 	}
-	layer := func(diffID string) bool { return has(layerPrefix + diffID) }
-	manifest := func(digest string) bool { return has(manifestPrefix + digest) }
+	layer := func(diffID string) (bool, error) { return has(layerPrefix + diffID) }
+	manifest := func(digest string) (bool, error) { return has(manifestPrefix + digest) }
 	total := 0
 	for _, n := range []struct {
 		where string
 		keep  func(name string) (bool, error)
 	}{
-		{notesVerified, func(name string) (bool, error) { return layer(name), nil }},
+		{notesVerified, layer},
 		{dirOrigins, func(name string) (bool, error) {
 			d := strings.TrimSuffix(name, ".json")
-			return layer(d) || manifest(d), nil
+			if has, err := layer(d); has || err != nil {
+				return has, err
+			}
+			return manifest(d)
 		}},
 		{notesBlobs, func(name string) (bool, error) { return noteKept(s, notesBlobs, name, layer) }},
 		{notesIndexes, func(name string) (bool, error) {
@@ -40,13 +47,16 @@ func PruneNotes(s *store.Store, gone func(entry string) bool, dry bool) (int, er
 }
 
 // noteKept asks about what a note says.
-func noteKept(s *store.Store, where, name string, keep func(text string) bool) (bool, error) {
+func noteKept(s *store.Store, where, name string, keep func(text string) (bool, error)) (bool, error) {
 	text, err := s.Note(where, name)
 	var bad *store.LinkError
 	if errors.As(err, &bad) {
 		return false, nil // it is no note
 	}
-	return err == nil && keep(text), err
+	if err != nil {
+		return false, err
+	}
+	return keep(text)
 }
 
 func pruneNotes(s *store.Store, where string, keep func(string) (bool, error), dry bool) (int, error) {

@@ -62,7 +62,7 @@ func sortDigests(list []fsverity.Digest) {
 
 // store has put give a wanted content its name, in place of a damaged one.
 func (w *wanted) store(d fsverity.Digest, put func() error) error {
-	err := markRotten(w.s, d)
+	err := markLost(w.s, d)
 	if err == nil {
 		err = put()
 	}
@@ -123,10 +123,13 @@ func (o wantedWriter) Commit() (fsverity.Digest, bool, error) {
 }
 
 // doubted puts contents into a store and reads first what that has of them already, to replace what is damaged.
-type doubted struct{ stored }
+type doubted struct {
+	stored
+	mark func(*store.Store, fsverity.Digest) error // markRotten, or markLost where something relies on what is missing
+}
 
 func (c doubted) put(b []byte) (fsverity.Digest, bool, error) {
-	if err := markRotten(c.s, fsverity.Sum(c.s.Algorithm(), b)); err != nil {
+	if err := c.mark(c.s, fsverity.Sum(c.s.Algorithm(), b)); err != nil {
 		return fsverity.Digest{}, false, err
 	}
 	return c.stored.put(b)
@@ -137,16 +140,16 @@ func (c doubted) create() (contentWriter, error) {
 	if err != nil {
 		return nil, err
 	}
-	return doubtedWriter{o, c.s}, nil
+	return doubtedWriter{o, c}, nil
 }
 
 type doubtedWriter struct {
 	*store.ObjectWriter
-	s *store.Store
+	to doubted
 }
 
 func (o doubtedWriter) Commit() (fsverity.Digest, bool, error) {
-	if err := markRotten(o.s, o.Sum()); err != nil {
+	if err := o.to.mark(o.to.s, o.Sum()); err != nil {
 		o.Abort()
 		return fsverity.Digest{}, false, err
 	}
@@ -169,5 +172,17 @@ func markRotten(s *store.Store, d fsverity.Digest) error {
 	return s.MarkBad(d, badContent)
 }
 
-// badContent is the word that an object is noted with whose content is not what its name says.
-const badContent = "object-damaged"
+// markLost is markRotten, and notes what is missing as well, so that it is durable before it has its name: what refers to it
+// has been announced, so that after a power cut nobody would doubt it.
+func markLost(s *store.Store, d fsverity.Digest) error {
+	if has, err := s.HasObject(d); err == nil && !has {
+		return s.MarkBad(d, notThere)
+	}
+	return markRotten(s, d)
+}
+
+// The words that an object is noted with whose content is not what its name says, or that is missing.
+const (
+	badContent = "object-damaged"
+	notThere   = "object-missing"
+)

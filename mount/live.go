@@ -36,7 +36,7 @@ type search struct {
 	unsure bool // something may be mounted that was not seen
 
 	tasks  map[string]bool // paths of those that were looked at
-	missed bool            // in this pass one was gone before it was looked at
+	missed bool            // in this pass one was gone before it was looked at, or had mounts that no other has
 	views  map[view]bool
 	ids    map[int]bool        // of all mounts that were listed
 	within map[int]bool        // mounts that roots of tasks lie in
@@ -55,8 +55,9 @@ func newSearch(proc string) *search {
 // all the time.
 const maxPasses = 16
 
-// run looks at tasks until it missed none: one that ended meanwhile may have left a
-// child in its namespace that wasn't there when the tasks were listed.
+// run looks at tasks until it missed none: one that ended or unmounted meanwhile may
+// have left a child, in its namespace or with a copy of its mounts, that wasn't there
+// when the tasks were listed.
 func (s *search) run() error {
 	defer s.closeFiles()
 	s.checkProc()
@@ -176,7 +177,7 @@ func (s *search) task(path string) {
 			return
 		}
 	}
-	s.views[v] = true
+	s.views[v], s.missed = true, true
 	s.spaces[v.space] = true
 	rooted, err := s.read(r, path+"/root")
 	if err != nil {

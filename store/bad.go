@@ -48,8 +48,9 @@ func (s *Store) Bad() (map[fsverity.Digest]string, error) {
 	return bad, nil
 }
 
-// MarkBad notes that an object is damaged, with a word that says how. The next time
-// that it is put it is replaced, though it looks whole.
+// MarkBad notes that an object is damaged or missing, with a word that says how. The
+// next time that it is put it is replaced, though it looks whole; and it is durable
+// before it has its name, as long as something that was announced relies on it.
 func (s *Store) MarkBad(d fsverity.Digest, code string) error {
 	if err := s.checkDigest(d); err != nil {
 		return s.objectError("mark", d, err)
@@ -76,14 +77,6 @@ func (s *Store) ClearBad(d fsverity.Digest) error {
 	defer s.bad.mu.Unlock()
 	delete(s.bad.code, d)
 	return nil
-}
-
-// unmark is ClearBad, where there may be a note.
-func (s *Store) unmark(d fsverity.Digest) error {
-	if bad, err := s.IsBad(d); !bad || err != nil {
-		return err
-	}
-	return s.ClearBad(d)
 }
 
 func (s *Store) loadBad() error {

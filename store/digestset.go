@@ -15,6 +15,7 @@ import (
 type digestSet struct {
 	alg    fsverity.Algorithm
 	pieces [][]byte // while it is filled
+	thinAt int      // bytes in pieces at which what occurs twice is taken out
 	raw    []byte   // sealed
 	bits   int      // at the beginning of a digest, that tell its slot
 	start  []uint32 // of the digests in a slot, and one more
@@ -24,9 +25,10 @@ type digestSet struct {
 const (
 	setPiece    = 1 << 20 // bytes, about
 	maxSlotBits = 21      // a slot takes 4 bytes
+	firstThin   = 32 << 20
 )
 
-func newDigestSet(a fsverity.Algorithm) *digestSet { return &digestSet{alg: a} }
+func newDigestSet(a fsverity.Algorithm) *digestSet { return &digestSet{alg: a, thinAt: firstThin} }
 
 // add puts a digest in; it may be there already.
 func (s *digestSet) add(d fsverity.Digest) {
@@ -41,10 +43,30 @@ func (s *digestSet) add(d fsverity.Digest) {
 	s.pieces[last] = d.AppendTo(s.pieces[last])
 }
 
+// size is how many bytes were put in.
+func (s *digestSet) size() (n int) {
+	for _, p := range s.pieces {
+		n += len(p)
+	}
+	return n
+}
+
+// thin takes out what occurs twice, as versions of an image have nearly all in common.
+func (s *digestSet) thin() {
+	s.seal()
+	s.pieces = [][]byte{bytes.Clone(s.raw)}
+	s.raw, s.start, s.kept = nil, nil, nil
+	s.thinAt = max(firstThin, 2*s.size())
+}
+
 // filled is how far a set was filled: its pieces, and the bytes in the last one.
 type filled struct{ pieces, last int }
 
+// mark gives that. It may move what is in the set, so that an earlier one is of no use any more.
 func (s *digestSet) mark() filled {
+	if s.size() >= s.thinAt {
+		s.thin()
+	}
 	n := len(s.pieces)
 	if n == 0 {
 		return filled{}
@@ -120,7 +142,9 @@ func (s *digestSet) compact(bounds []uint32) {
 		}
 	}
 	s.start[len(bounds)-1] = uint32(to)
-	s.raw = s.raw[:to*n]
+	if s.raw = s.raw[:to*n]; len(s.raw) < cap(s.raw)/2 {
+		s.raw = bytes.Clone(s.raw)
+	}
 }
 
 // rawDigests sorts digests where they lie.

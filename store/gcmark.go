@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/flatroot/flatroot/fsverity"
 )
@@ -36,6 +37,7 @@ type tracing struct {
 	covered map[fsverity.Digest]bool          // images that dead configs name
 	stuck   []fsverity.Digest                 // dead, but not to be read
 	objects *digestSet
+	hollow  bool // a dead stream could not be read: images are, which its config would stand for
 }
 
 // makePlan decides what goes: first which entries live, then what those that don't
@@ -83,8 +85,8 @@ func (c *collector) makePlan(full bool) error {
 func (t *tracing) findLive() error {
 	for k, refs := range t.c.view.refs {
 		for _, r := range refs {
-			i := slices.IndexFunc(t.c.view.entries[k], func(e EntryInfo) bool { return e.Name == r.Entry })
-			if i < 0 {
+			i, ok := slices.BinarySearchFunc(t.c.view.entries[k], r.Entry, func(e EntryInfo, n string) int { return strings.Compare(e.Name, n) })
+			if !ok {
 				return unsure(t.c.s.linkError(k, refsDir+"/"+r.Name, fmt.Errorf("there is no entry %s", r.Entry)))
 			}
 			d := t.c.view.entries[k][i].Digest
@@ -122,6 +124,9 @@ func (t *tracing) liveStream(d fsverity.Digest) error {
 		case ToImage:
 			t.images[to] = true
 		case ToAny:
+			if t.mapped[Images][to] {
+				t.rooted[to] = "a reference of an unknown kind in stream " + d.String()
+			}
 			follow, err = t.isStream(to)
 		}
 		if follow {
@@ -238,6 +243,9 @@ func (t *tracing) dead(k Kind, d fsverity.Digest, p *sweepPlan) error {
 	if err != nil { // it may come after some references
 		t.objects.undo(before)
 	}
+	if err != nil && k == Streams {
+		t.hollow = true
+	}
 	if errors.Is(err, ErrNotFound) || err != nil && p.full {
 		err = nil // it has gone already; or all objects are looked at
 	}
@@ -284,7 +292,7 @@ func (t *tracing) deadStream(d fsverity.Digest, p *sweepPlan) error {
 }
 
 func (t *tracing) deadImage(d fsverity.Digest, _ *sweepPlan) error {
-	if t.covered[d] {
+	if t.covered[d] && !t.hollow {
 		return nil
 	}
 	return t.trace(Images, d, func(_ Edge, to fsverity.Digest) error {

@@ -80,11 +80,10 @@ func (c *collector) buryAll() ([]deadLink, error) {
 // which that would show.
 func (c *collector) putAside(k Kind, e EntryInfo) error {
 	check, err := c.s.CheckObject(e.Digest, CheckOptions{Read: true})
-	if err == nil && check.Content != nil {
-		err = c.s.MarkBad(e.Digest, badContent)
-	}
-	if err != nil {
-		return err
+	if err != nil || check.Content != nil {
+		if err := c.s.MarkBad(e.Digest, badContent); err != nil {
+			return err
+		}
 	}
 	_, err = c.s.bury(k, e)
 	return err
@@ -184,7 +183,8 @@ func (c *collector) tidy() error {
 	return nil
 }
 
-// replaced lists the files in quarantine whose names have an object again.
+// replaced lists the files in quarantine that are of no use to a repair: their objects are good again, or are no more. A
+// directory that was in an object's place stays, since nobody knows what is in it.
 func (c *collector) replaced() ([]string, error) {
 	bad, err := c.s.noteNames(notesBad)
 	if err != nil {
@@ -195,11 +195,7 @@ func (c *collector) replaced() ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		d, err := fsverity.ParseDigest(name)
-		if err != nil || bad[name] {
-			continue
-		}
-		if has, err := c.s.HasObject(d); err == nil && has {
+		if _, err := fsverity.ParseDigest(name); err == nil && !bad[name] {
 			list = append(list, name)
 		}
 	}

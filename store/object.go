@@ -134,9 +134,12 @@ func (s *Store) publish(t *tmp, d fsverity.Digest, path string, size int64, have
 		if err := s.makeFanout(d, path); err != nil {
 			return false, err
 		}
+		if bad, err := s.IsBad(d); bad || err != nil {
+			return err == nil, errors.Join(err, s.replaceDamaged(t, d, path))
+		}
 		err := t.link(s.objects, path)
 		if err == nil {
-			return true, s.unmark(d)
+			return true, nil
 		}
 		if err != unix.EEXIST {
 			return false, err
@@ -169,7 +172,7 @@ func (s *Store) makeFanout(d fsverity.Digest, path string) error {
 
 // LooksWhole tells whether an object is there, has its length in bytes, and is not noted
 // as damaged. A size below 0 stands for any but 0, which is what a crash leaves.
-// Neither its content nor its fs-verity is looked at.
+// Its fs-verity is not looked at, and its content after a crash only: see doubt.
 func (s *Store) LooksWhole(d fsverity.Digest, size int64) (bool, error) {
 	if err := s.checkDigest(d); err != nil {
 		return false, s.objectError("look at", d, err)
@@ -184,8 +187,11 @@ func (s *Store) LooksWhole(d fsverity.Digest, size int64) (bool, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != size && (size >= 0 || st.Size == 0) {
 		return false, nil
 	}
-	bad, err := s.IsBad(d)
-	return !bad, err
+	if bad, err := s.IsBad(d); bad || err != nil {
+		return false, err
+	}
+	have, err := s.doubt(d)
+	return have == objectWhole, err
 }
 
 // HasObject tells whether the object has a name; its content is not looked at.

@@ -13,9 +13,9 @@ import (
 // original.
 const quarantineDir = "quarantine"
 
-// replaceDamaged gives a written file the name that a damaged object has. That stays
-// in quarantine, and has the name until the replacement, which is durable by then,
-// takes it: so at no moment there is neither.
+// replaceDamaged gives a written file the name that a damaged object has, or had. That
+// stays in quarantine, and has the name until the replacement, which is durable by
+// then, takes it: so at no moment there is neither.
 func (s *Store) replaceDamaged(t *tmp, d fsverity.Digest, path string) error {
 	if err := retry(func() error { return unix.Fdatasync(t.current()) }); err != nil {
 		return pathError("sync", s.objects.join(path), err)
