@@ -28,6 +28,8 @@ package oci
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 
 	"github.com/opencontainers/go-digest"
@@ -106,6 +108,27 @@ type Source interface {
 	// String returns the reference, for messages.
 	String() string
 	Close() error
+}
+
+// RangeSource is a Source that can give a part of a blob.
+type RangeSource interface {
+	Source
+	// OpenRange returns length bytes of a blob from offset on, which lie
+	// within it, as they are stored. Like those of OpenBlob they are not
+	// verified; there may be fewer only with an error. ErrNoRange says that
+	// all of the blob can be had, or nothing.
+	OpenRange(ctx context.Context, desc ocispec.Descriptor, offset, length int64) (io.ReadCloser, error)
+}
+
+// ErrNoRange is what a RangeSource's errors wrap that can't give a part.
+var ErrNoRange = errors.New("no part of a blob can be had, only all of it")
+
+// CheckRange refuses what does not lie within a blob.
+func CheckRange(desc ocispec.Descriptor, offset, length int64) error {
+	if offset < 0 || length <= 0 || offset > desc.Size-length {
+		return fmt.Errorf("%d bytes at %d of %d: no such part", length, offset, desc.Size)
+	}
+	return nil
 }
 
 // Sink is a place that an image is written to, under one name. Blobs come

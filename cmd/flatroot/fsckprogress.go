@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vbauerster/mpb/v8"
@@ -73,45 +74,40 @@ func (p *plainCheckMeter) Checked(n int64) {
 
 func (p *plainCheckMeter) stop() {}
 
-// checkBars draws a bar over all objects.
+// checkBars draws a bar over all objects. The bar's own goroutine asks for what it shows, so that no lock may be held while
+// the bar is told something.
 type checkBars struct {
-	progress *mpb.Progress
-	mu       sync.Mutex
-	bar      *mpb.Bar
-	early    int64 // objects checked before their number was known
-	read     int64
+	progress   *mpb.Progress
+	done, read atomic.Int64 // objects, and bytes of them
+	bar        atomic.Pointer[mpb.Bar]
 }
 
 func (b *checkBars) Step(what string) { fmt.Fprintf(b.progress, "flatroot: %s\n", what) }
 
+// Objects is called once for each check of a repair; what comes is more of the same.
 func (b *checkBars) Objects(n int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.bar = b.progress.AddBar(int64(n), mpb.PrependDecorators(decor.Name("objects ")),
+	if bar := b.bar.Load(); bar != nil {
+		bar.SetTotal(b.done.Load()+int64(n), false)
+		return
+	}
+	bar := b.progress.AddBar(0, mpb.PrependDecorators(decor.Name("objects ")),
 		mpb.AppendDecorators(decor.CountersNoUnit("%d / %d "), decor.Any(func(decor.Statistics) string {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			return size(b.read)
+			return size(b.read.Load())
 		})))
-	b.bar.IncrInt64(b.early)
+	bar.SetTotal(int64(n), false) // it can be set again then
+	b.bar.Store(bar)
 }
 
 func (b *checkBars) Checked(n int64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.read += n
-	if b.bar == nil {
-		b.early++
-		return
+	b.read.Add(n)
+	b.done.Add(1)
+	if bar := b.bar.Load(); bar != nil {
+		bar.SetCurrent(b.done.Load())
 	}
-	b.bar.Increment()
 }
 
 func (b *checkBars) stop() {
-	b.mu.Lock()
-	bar := b.bar
-	b.mu.Unlock()
-	if bar != nil {
+	if bar := b.bar.Load(); bar != nil {
 		bar.Abort(false)
 	}
 	b.progress.Wait()

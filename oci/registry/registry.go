@@ -26,6 +26,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -92,7 +93,7 @@ type Source struct {
 	raw      []byte              // of resolved, if it took a GET
 }
 
-var _ oci.Source = (*Source)(nil)
+var _ oci.RangeSource = (*Source)(nil)
 
 // Open prepares to read a docker:// reference. Nothing is sent yet.
 func Open(ref oci.Reference, o Options) (*Source, error) {
@@ -156,6 +157,16 @@ func (s *Source) url(kind, id string) string {
 // do sends a request and returns a response of status 200, to be closed. Any
 // other status is an *HTTPError.
 func (s *Source) do(ctx context.Context, method, url string, accept ...string) (*response, error) {
+	h := http.Header{}
+	if len(accept) > 0 {
+		// In one line: some registries look at the first one only.
+		h.Set("Accept", strings.Join(accept, ", "))
+	}
+	return s.send(ctx, method, url, h, http.StatusOK)
+}
+
+// send sends a request and returns a response of one of these statuses.
+func (s *Source) send(ctx context.Context, method, url string, header http.Header, want ...int) (*response, error) {
 	client, err := s.session(ctx)
 	if err != nil {
 		return nil, err
@@ -167,17 +178,14 @@ func (s *Source) do(ctx context.Context, method, url string, accept ...string) (
 		cancel(nil)
 		return nil, err
 	}
-	if len(accept) > 0 {
-		// In one line: some registries look at the first one only.
-		req.Header.Set("Accept", strings.Join(accept, ", "))
-	}
+	req.Header = header
 	resp, err := client.Do(req)
 	if err != nil {
 		cancel(nil)
 		return nil, s.explain(err)
 	}
 	r := s.newResponse(resp, cancel)
-	if r.StatusCode != http.StatusOK {
+	if !slices.Contains(want, r.StatusCode) {
 		return nil, errors.Join(s.statusError(r), r.Close())
 	}
 	return r, nil

@@ -51,6 +51,9 @@ func hold(s *store.Store) (*holding, error) {
 
 func (h *holding) readObjects(dir string) error {
 	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if path == dir && errors.Is(err, fs.ErrNotExist) {
+			return nil // Init was cut off before it made the directory
+		}
 		if err != nil || !e.Type().IsRegular() {
 			return err
 		}
