@@ -210,6 +210,70 @@ var damages = []damage{
 		w.overwrite(w.path(name), nil)
 		return finding{code: fsck.RefBad, subject: name, quick: true}
 	}},
+	{"a layer's entry to another layer", func(w *world) finding {
+		w.pull("more", [][]byte{w.randomLayer(nil), w.randomLayer(nil)}, "")
+		layers := w.images[len(w.images)-1].layers
+		at := w.rng.IntN(2)
+		name := "streams/oci-layer-" + layers[at].String()
+		w.lead(name, w.entry(store.Streams, "oci-layer-"+layers[1-at].String()))
+		return finding{code: fsck.LayerDiffers, subject: name, hits: names()}
+	}},
+	{"a layer's entry to a config", func(w *world) finding {
+		i := pick(w, w.images)
+		name := "streams/oci-layer-" + pick(w, i.layers).String()
+		w.lead(name, w.entry(store.Streams, "oci-config-"+i.config))
+		return finding{code: fsck.LayerDiffers, subject: name, hits: names(), quick: true}
+	}},
+	{"a config's entry to another config", func(w *world) finding {
+		w.pull("more", [][]byte{w.randomLayer(nil)}, "")
+		a, b := w.images[0], w.images[len(w.images)-1]
+		name := "streams/oci-config-" + a.config
+		w.lead(name, w.entry(store.Streams, "oci-config-"+b.config))
+		return finding{code: fsck.DocumentDiffers, subject: name, hits: names(), quick: true}
+	}},
+	{"a manifest's entry to another manifest", func(w *world) finding {
+		w.pull("more", [][]byte{w.randomLayer(nil)}, "")
+		a, b := w.images[0], w.images[len(w.images)-1]
+		if w.rng.IntN(2) == 0 { // whichever comes first by name
+			a, b = b, a
+		}
+		name := "streams/oci-manifest-" + a.report.Manifest.String()
+		w.lead(name, w.entry(store.Streams, "oci-manifest-"+b.report.Manifest.String()))
+		return finding{code: fsck.DocumentDiffers, subject: name, hits: names(a.name), quick: true}
+	}},
+	{"a manifest's entry to a layer", func(w *world) finding {
+		i := pick(w, w.images)
+		name := "streams/oci-manifest-" + i.report.Manifest.String()
+		w.lead(name, w.entry(store.Streams, "oci-layer-"+pick(w, i.layers).String()))
+		return finding{code: fsck.DocumentDiffers, subject: name, hits: names(i.name), quick: true}
+	}},
+	{"a bit of a layer's stream and of its config's", func(w *world) finding {
+		i := pick(w, w.images)
+		d := w.entry(store.Streams, "oci-config-"+i.config)
+		w.flip(w.object(d))
+		w.flip(w.object(w.entry(store.Streams, "oci-layer-"+pick(w, i.layers).String())))
+		return finding{code: fsck.ObjectDamaged, subject: objectSubject(d), also: []fsck.Code{fsck.ObjectDamaged}}
+	}},
+	{"a file for a directory of objects", func(w *world) finding {
+		first := w.rng.IntN(256)
+		for ; ; first = (first + 1) % 256 {
+			if _, err := os.Lstat(w.path(fmt.Sprintf("objects/%02x", first))); err != nil {
+				break
+			}
+		}
+		name := fmt.Sprintf("objects/%02x", first)
+		w.overwrite(w.path(name), nil)
+		return finding{code: fsck.ObjectStrange, subject: name, hits: names(), quick: true}
+	}},
+	{"a file for a directory of notes", func(w *world) finding {
+		w.must(os.RemoveAll(w.path("flatroot/indexes")))
+		w.overwrite(w.path("flatroot/indexes"), nil)
+		return finding{code: fsck.NoteBad, subject: "flatroot/indexes", hits: names(), quick: true}
+	}},
+	{"records that are none", func(w *world) finding {
+		w.overwrite(w.path("flatroot/scrub.json"), []byte(`{"parts":{"objects/00":"never"}}`))
+		return finding{code: fsck.NoteBad, subject: "flatroot/scrub.json", hits: names()} // it is written anew at once
+	}},
 	{"two layers' entries swapped", func(w *world) finding {
 		w.pull("more", [][]byte{w.randomLayer(nil), w.randomLayer(nil)}, "")
 		i := w.images[len(w.images)-1]

@@ -24,8 +24,25 @@ const (
 	blobPrefix     = "oci-blob-"
 )
 
+// kindOf is what a stream has to be that an entry of this name leads to; ok is false for entries of unknown kinds.
+func kindOf(entry string) (prefix string, k stream.ContentType, ok bool) {
+	for _, e := range []struct {
+		prefix string
+		kind   stream.ContentType
+	}{
+		{layerPrefix, stream.OCILayer}, {configPrefix, stream.OCIConfig},
+		{manifestPrefix, stream.OCIManifest}, {blobPrefix, stream.OCIBlob},
+	} {
+		if strings.HasPrefix(entry, e.prefix) {
+			return e.prefix, e.kind, true
+		}
+	}
+	return "", 0, false
+}
+
 // checkOriginal checks what a stream holds against what its entries promise.
 func (c *checker) checkOriginal(n *streamNode) {
+	c.checkKinds(n)
 	switch n.kind {
 	case stream.OCIConfig:
 		c.checkDocument(n, configPrefix, c.checkConfig)
@@ -38,10 +55,37 @@ func (c *checker) checkOriginal(n *streamNode) {
 	}
 }
 
+// checkKinds looks for entries that lead to a stream of another kind, among those that we know.
+func (c *checker) checkKinds(n *streamNode) {
+	if !slices.Contains([]stream.ContentType{stream.OCILayer, stream.OCIConfig, stream.OCIManifest, stream.OCIBlob}, n.kind) {
+		return
+	}
+	for _, name := range n.names {
+		if _, kind, ok := kindOf(name); ok && kind != n.kind {
+			c.misled(n, name, errors.New("it leads to a stream of another kind"))
+		}
+	}
+}
+
+// misled tells of an entry that leads to a stream which is not what it says. The stream itself may be all right, and what
+// others refer to.
+func (c *checker) misled(n *streamNode, entry string, err error) {
+	code := DocumentDiffers
+	if prefix, _, _ := kindOf(entry); prefix == layerPrefix || prefix == blobPrefix {
+		code = LayerDiffers
+	}
+	p := &Problem{Code: code, Subject: string(store.Streams) + "/" + entry, Err: err, entry: entry}
+	for _, r := range c.graph.refs[store.Streams] {
+		if name, ok := index.NameOfRef(store.Streams, r.Name); ok && r.Entry == entry {
+			p.Images = append(p.Images, Hit{Name: name, Paths: []string{}})
+		}
+	}
+	c.add(p)
+}
+
 // checkDocument reads a config or manifest. One without an entry has no digest to be held
 // against; the other stream that has its entry is checked.
 func (c *checker) checkDocument(n *streamNode, prefix string, parts func(*streamNode, []byte)) {
-	want, named := n.original(prefix)
 	if !c.contentsAreGood(n) {
 		return
 	}
@@ -51,12 +95,20 @@ func (c *checker) checkDocument(n *streamNode, prefix string, parts func(*stream
 		c.add(&Problem{Code: DocumentDiffers, Subject: n.subject(), Err: reason(err), object: n.id})
 		return
 	}
-	if got := digest.FromBytes(raw).String(); named && got != want {
-		n.wrong = true
-		c.add(&Problem{Code: DocumentDiffers, Subject: n.subject(), Err: fmt.Errorf("its digest is %s", got), object: n.id})
-		return
+	got := digest.FromBytes(raw).String()
+	wrong := slices.DeleteFunc(n.promises(prefix), func(d string) bool { return d == got })
+	n.wrong = len(wrong) > 0 && len(wrong) == len(n.promises(prefix))
+	for _, d := range wrong {
+		err := fmt.Errorf("its digest is %s", got)
+		if n.wrong {
+			c.add(&Problem{Code: DocumentDiffers, Subject: string(store.Streams) + "/" + prefix + d, Err: err, object: n.id})
+		} else {
+			c.misled(n, prefix+d, err)
+		}
 	}
-	parts(n, raw)
+	if !n.wrong {
+		parts(n, raw)
+	}
 }
 
 // contentsAreGood checks the objects that a small stream refers to.
@@ -140,29 +192,36 @@ func (c *checker) checkRefTo(n *streamNode, name, entry string) bool {
 
 // checkLayer has a layer's tar hashed, unless this store noted that the stream gives back the right one.
 func (c *checker) checkLayer(n *streamNode) {
-	want, ok := n.original(layerPrefix)
-	if !ok || c.Quick {
-		return
-	}
-	noted, err := index.VerifiedStream(c.s, oci.DiffID(want))
-	if err == nil && noted == n.id && !c.VerifyTars {
-		return
-	}
-	c.later(&c.graph.jobs, "layers/"+want, func(ctx context.Context) (bool, error) {
-		return c.compareOriginal(ctx, n, want, "the tar that it gives back has the diffID")
-	})
-}
-
-// checkBlob checks a blob that is named by its digest. A layer of an artifact may be named by that of its compressed form.
-func (c *checker) checkBlob(n *streamNode) {
-	if want, ok := n.original(blobPrefix); ok && !c.Quick {
-		c.later(&c.graph.jobs, "blobs/"+want, func(ctx context.Context) (bool, error) {
-			return c.compareOriginal(ctx, n, want, "what it gives back has the digest")
+	promised := n.promises(layerPrefix)
+	for _, want := range promised {
+		part := "layers/" + want
+		c.records.keep(part)
+		noted, err := index.VerifiedStream(c.s, oci.DiffID(want))
+		if c.Quick || err == nil && noted == n.id && !c.VerifyTars && len(promised) == 1 {
+			continue
+		}
+		c.later(&c.graph.jobs, part, func(ctx context.Context) (bool, error) {
+			return c.compareOriginal(ctx, n, layerPrefix, want, "the tar that it gives back has the diffID")
 		})
 	}
 }
 
-func (c *checker) compareOriginal(ctx context.Context, n *streamNode, want, what string) (good bool, err error) {
+// checkBlob checks a blob that is named by its digest. A layer of an artifact may be named by that of its compressed form.
+func (c *checker) checkBlob(n *streamNode) {
+	for _, want := range n.promises(blobPrefix) {
+		part := "blobs/" + want
+		c.records.keep(part)
+		if c.Quick {
+			continue
+		}
+		c.later(&c.graph.jobs, part, func(ctx context.Context) (bool, error) {
+			return c.compareOriginal(ctx, n, blobPrefix, want, "what it gives back has the digest")
+		})
+	}
+}
+
+// compareOriginal computes what a stream gives back. Of several entries that lead to it one may be right.
+func (c *checker) compareOriginal(ctx context.Context, n *streamNode, prefix, want, what string) (good bool, err error) {
 	got, err := index.StoredDiffID(ctx, c.s, n.id)
 	switch {
 	case ctx.Err() != nil:
@@ -171,8 +230,14 @@ func (c *checker) compareOriginal(ctx context.Context, n *streamNode, want, what
 		return true, nil
 	case err == nil:
 		err = fmt.Errorf("%s %s", what, got)
+		if slices.Contains(n.promises(prefix), got.String()) {
+			c.misled(n, prefix+want, err)
+			return false, nil
+		}
 	}
-	c.add(&Problem{Code: LayerDiffers, Subject: n.subject(), Err: reason(err), object: n.id, derived: true})
+	c.add(&Problem{
+		Code: LayerDiffers, Subject: string(store.Streams) + "/" + prefix + want, Err: reason(err), object: n.id, derived: true,
+	})
 	return false, nil
 }
 

@@ -237,6 +237,9 @@ func (c *checker) judge() {
 // mendable tells whether what a problem is about can be had again: an image from its layers; a layer, and what it has,
 // from where it came; a document from where one of its layers came.
 func (c *checker) mendable(p *Problem, hit map[*streamNode]map[fsverity.Digest]bool) bool {
+	if p.entry != "" {
+		return c.anyOrigin()
+	}
 	if i := c.graph.images[p.object]; i != nil {
 		return slices.ContainsFunc(i.configs, func(u imageUse) bool {
 			_, known := c.layersOf(u.config)

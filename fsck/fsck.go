@@ -29,6 +29,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"slices"
 	"sync"
@@ -114,6 +115,7 @@ type checker struct {
 	limit   *limiter
 	report  Report
 	earlier *checker
+	noted   map[fsverity.Digest]string // objects that were noted as bad before
 
 	mu       sync.Mutex
 	good     map[string]bool // parts that were found in order
@@ -124,7 +126,7 @@ type checker struct {
 // check makes a check. What an earlier one found in order, if there was one just before, is not read again.
 func check(ctx context.Context, s *store.Store, o Options, earlier *checker) (*checker, error) {
 	c := &checker{
-		Options: o, s: s, earlier: earlier, limit: newLimiter(o.Rate),
+		Options: o, s: s, earlier: earlier, limit: newLimiter(ctx, o.Rate),
 		bad: map[fsverity.Digest]*Problem{}, good: map[string]bool{},
 	}
 	c.Jobs = cmp.Or(o.Jobs, runtime.GOMAXPROCS(0))
@@ -135,7 +137,7 @@ func check(ctx context.Context, s *store.Store, o Options, earlier *checker) (*c
 		c.Progress = silent{}
 	}
 	steps := []func(context.Context) error{
-		c.openRecords, c.listObjects, c.readCatalogue, c.checkContents, c.checkPrivate, c.finish,
+		c.openRecords, c.readNoted, c.listObjects, c.readCatalogue, c.checkContents, c.checkPrivate, c.finish,
 	}
 	for _, step := range steps {
 		if err := inTurn(ctx, []job{step}); err != nil {
@@ -191,7 +193,7 @@ func (c *checker) listObjects(context.Context) error {
 	for first := range 256 {
 		ds, strange, err := c.s.ObjectNames(byte(first))
 		if err != nil {
-			return err
+			c.problem(ObjectStrange, partOf(first), fmt.Errorf("it can't be listed: %w", err))
 		}
 		strangers = append(strangers, strange...)
 		c.objects.fill(byte(first), ds)
@@ -236,20 +238,42 @@ func (c *checker) finish(ctx context.Context) error {
 		return err
 	}
 	c.judge()
-	c.sort()
 	if err := c.noteBad(); err != nil && !errors.Is(err, store.ErrReadOnly) {
-		return err
+		c.problem(NoteBad, "flatroot/bad", fmt.Errorf("what is damaged can't be noted: %w", err))
 	}
-	return c.records.save()
+	if len(c.Names) == 0 && !c.Quick {
+		c.records.prune()
+	}
+	if err := c.records.save(); err != nil {
+		c.problem(NoteBad, "flatroot/"+recordsFile, err)
+	}
+	c.keepNamed()
+	c.sort()
+	return nil
+}
+
+// keepNamed leaves out what doesn't hit the images that were asked for.
+func (c *checker) keepNamed() {
+	if len(c.Names) == 0 {
+		return
+	}
+	c.problems = slices.DeleteFunc(c.problems, func(p *Problem) bool {
+		return !slices.ContainsFunc(p.Images, func(h Hit) bool { return slices.Contains(c.Names, h.Name) })
+	})
+}
+
+// readNoted learns which objects were found bad before. Notes that can't be read are told of with all others.
+func (c *checker) readNoted(context.Context) error {
+	var err error
+	if c.noted, err = c.s.Bad(); err != nil {
+		c.problem(NoteBad, c.below(err, "flatroot/bad"), reason(err))
+	}
+	return nil
 }
 
 // noteBad has the next pull that needs a damaged object write it anew, and takes back what was noted of those that are in
 // order again.
 func (c *checker) noteBad() error {
-	noted, err := c.s.Bad()
-	if err != nil {
-		return err
-	}
 	for d, p := range c.bad {
 		if p.Code == ObjectDamaged || p.Code == UnusedDamaged {
 			if err := c.s.MarkBad(d, string(p.Code)); err != nil {
@@ -257,8 +281,11 @@ func (c *checker) noteBad() error {
 			}
 		}
 	}
-	for d := range noted {
-		if first, i, ok := c.objects.find(d); ok && c.objects.isDone(first, i) && c.bad[d] == nil && !c.Quick {
+	if c.Quick {
+		return nil
+	}
+	for d := range c.noted {
+		if first, i, ok := c.objects.find(d); ok && c.objects.isDone(first, i) && c.bad[d] == nil {
 			if err := c.s.ClearBad(d); err != nil {
 				return err
 			}

@@ -49,6 +49,7 @@ func (w *world) reopen() {
 func (w *world) gc(o store.GCOptions) store.GCReport {
 	w.t.Helper()
 	o.Tracers = fsck.Tracers()
+	o.Prune = func(gone func(string) bool, dry bool) (int, error) { return index.PruneNotes(w.s, gone, dry) }
 	r, err := w.s.GC(context.Background(), o)
 	w.must(err)
 	return r

@@ -49,12 +49,20 @@ func (n *streamNode) subject() string {
 	return string(store.Streams) + "/" + n.names[0]
 }
 
-// original is the digest that an entry of this prefix promises.
-func (n *streamNode) original(prefix string) (string, bool) {
+// promises are the digests that entries of this prefix promise.
+func (n *streamNode) promises(prefix string) (ds []string) {
 	for _, name := range n.names {
 		if d, ok := strings.CutPrefix(name, prefix); ok {
-			return d, true
+			ds = append(ds, d)
 		}
+	}
+	return ds
+}
+
+// original is the first of them. Where there are more, at most one is kept.
+func (n *streamNode) original(prefix string) (string, bool) {
+	if ds := n.promises(prefix); len(ds) > 0 {
+		return ds[0], true
 	}
 	return "", false
 }

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/flatroot/flatroot/erofs"
 	"github.com/flatroot/flatroot/fsverity"
@@ -54,7 +57,7 @@ func (c *checker) checkImage(i *imageNode) {
 		c.missing(i.id, ObjectMissing)
 		return
 	}
-	walk := c.Quick || len(i.configs) == 0
+	walk := c.Quick || !c.coveredByLayers(i)
 	var invalid error
 	ok := c.checkPart(i.id, func(f *os.File, size int64) error {
 		invalid = c.readImage(i, f, size, walk)
@@ -72,6 +75,15 @@ func (c *checker) checkImage(i *imageNode) {
 	if !c.Quick {
 		c.remake(i, subject)
 	}
+}
+
+// coveredByLayers tells whether layers that are known refer to all that an image does: then those were looked at.
+func (c *checker) coveredByLayers(i *imageNode) bool {
+	return slices.ContainsFunc(i.configs, func(u imageUse) bool {
+		_, ruled := index.ImageRules(u.key)
+		_, known := c.layersOf(u.config)
+		return ruled && known
+	})
 }
 
 func (c *checker) readImage(i *imageNode, f *os.File, size int64, walk bool) error {
@@ -97,19 +109,20 @@ func (c *checker) readImage(i *imageNode, f *os.File, size int64, walk bool) err
 
 // remake compares an image with what its layers come to today, by each rule under which a config refers to it.
 func (c *checker) remake(i *imageNode, subject string) {
-	done := map[string]bool{} // configs of the same layers come to the same
+	done := map[string]bool{} // parts; configs of the same layers come to the same
 	for _, use := range i.configs {
 		rules, ok := index.ImageRules(use.key)
 		if !ok {
 			continue
 		}
 		layers, ok := c.layersOf(use.config)
-		key := fmt.Sprint(rules, layers)
-		if !ok || done[key] {
+		part := "images/" + i.id.String() + "/" + inputOf(rules, layers)
+		c.records.keep(part)
+		if !ok || done[part] {
 			continue
 		}
-		done[key] = true
-		c.later(&c.graph.remakes, "images/"+i.id.String(), func(ctx context.Context) (bool, error) {
+		done[part] = true
+		c.later(&c.graph.remakes, part, func(ctx context.Context) (bool, error) {
 			got, err := c.flatten(ctx, layers, rules)
 			switch {
 			case ctx.Err() != nil:
@@ -123,6 +136,11 @@ func (c *checker) remake(i *imageNode, subject string) {
 			return false, nil
 		})
 	}
+}
+
+// inputOf tells apart what images are made of.
+func inputOf(r index.Rules, layers []index.StoredLayer) string {
+	return digest.FromString(fmt.Sprint(r, layers)).Encoded()[:32]
 }
 
 // flatten computes the digest of the image that layers come to.

@@ -52,11 +52,11 @@ func (c *checker) checkDirectory(ctx context.Context, first int) error {
 		if !wanted(first, i) || c.objects.isDone(first, i) {
 			continue
 		}
-		if fresh {
+		if d := c.objects.at(first, i); !fresh || c.isNoted(d) {
+			c.checkObject(d)
+		} else {
 			atomic.AddInt64(&c.report.Skipped, 1)
-			continue
 		}
-		c.checkObject(c.objects.at(first, i))
 	}
 	if !c.Quick && len(c.Names) == 0 && !fresh && !c.anyBad(first) {
 		c.records.verified(part)
@@ -81,10 +81,20 @@ func firstByte(d fsverity.Digest) int {
 	return int(d.AppendTo(b[:0])[0])
 }
 
-// due tells whether the content of an object is to be read.
+// due tells whether the content of an object is to be read. What is noted as bad always is, so that the note can go.
 func (c *checker) due(d fsverity.Digest) bool {
 	first, i, ok := c.objects.find(d)
-	return !c.Quick && !c.wasGood(d) && !(ok && (c.objects.isDone(first, i) || c.records.fresh(partOf(first))))
+	switch {
+	case c.Quick || c.wasGood(d) || ok && c.objects.isDone(first, i):
+		return false
+	}
+	return !ok || c.isNoted(d) || !c.records.fresh(partOf(first))
+}
+
+// isNoted tells whether an object was noted as bad when the check began.
+func (c *checker) isNoted(d fsverity.Digest) bool {
+	_, noted := c.noted[d]
+	return noted
 }
 
 // wasGood tells whether the check before this one found an object in order.
@@ -165,19 +175,20 @@ func (c *checker) checkMode(subject string, check store.ObjectCheck) {
 	}
 }
 
-// limiter spreads reading over time.
+// limiter spreads reading over time, until the check is called off.
 type limiter struct {
+	ctx  context.Context
 	rate int64 // bytes a second; 0: no limit
 	mu   sync.Mutex
 	next time.Time // when the next byte may be read
 }
 
-func newLimiter(rate int64) *limiter { return &limiter{rate: rate} }
+func newLimiter(ctx context.Context, rate int64) *limiter { return &limiter{ctx: ctx, rate: rate} }
 
-// wait waits until n more bytes may be read.
-func (l *limiter) wait(n int) {
-	if l.rate <= 0 {
-		return
+// wait waits until n more bytes may be read. The error is why they may never be.
+func (l *limiter) wait(n int) error {
+	if l.rate <= 0 || l.ctx.Err() != nil {
+		return context.Cause(l.ctx)
 	}
 	l.mu.Lock()
 	now := time.Now()
@@ -187,5 +198,10 @@ func (l *limiter) wait(n int) {
 	pause := l.next.Sub(now)
 	l.next = l.next.Add(time.Duration(float64(n) / float64(l.rate) * float64(time.Second)))
 	l.mu.Unlock()
-	time.Sleep(pause)
+	select {
+	case <-time.After(pause):
+		return nil
+	case <-l.ctx.Done():
+		return context.Cause(l.ctx)
+	}
 }

@@ -26,22 +26,22 @@ func (c *checker) checkPrivate(context.Context) error {
 		{index.NotesIndexes, c.checkIndexNote},
 	} {
 		if err := c.checkNotes(n.where, n.check); err != nil {
-			return err
+			c.problem(NoteBad, "flatroot/"+n.where, reason(err))
 		}
 	}
 	if err := c.checkOrigins(); err != nil {
-		return err
+		c.problem(NoteBad, "flatroot/"+index.DirOrigins, reason(err))
 	}
 	traces, err := c.s.Traces()
 	if err != nil {
-		return err
+		c.problem(NoteBad, "flatroot", fmt.Errorf("look for traces: %w", reason(err)))
 	}
 	for _, p := range traces {
 		c.problem(Garbage, p, errors.New("`flatroot gc` removes it, and what only it leads to"))
 	}
 	paths, err := c.s.Unfinished()
 	if err != nil {
-		return err
+		c.problem(NoteBad, "flatroot", fmt.Errorf("look for what was left unfinished: %w", reason(err)))
 	}
 	for _, p := range paths {
 		c.problem(Unfinished, p, errors.New("a process is at work, or one was killed; `flatroot gc` removes what is left over"))

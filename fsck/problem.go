@@ -63,7 +63,7 @@ var codes = []CodeInfo{
 	{EntryMissing, IsProblem, "A stream that an image needs has no entry of its own."},
 	{RefBad, IsProblem, "A ref is no link to an entry."},
 	{RefDangling, IsProblem, "A ref leads to an entry that is not there."},
-	{NoteBad, IsProblem, "A note of this store's own can't be read. No content depends on it."},
+	{NoteBad, IsProblem, "A note of this store's own can't be read or written. No content depends on it."},
 	{RefUnmapped, IsRemark, "A stream refers to one that no entry leads to. Other tools' collection of garbage loses what only that one refers to."},
 	{NoteStale, IsRemark, "A note is about something that is gone."},
 	{Unfinished, IsRemark, "A temporary name that a process is using, or that a killed one has left."},

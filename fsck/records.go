@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -19,10 +20,12 @@ const recordsFile = "scrub.json"
 // saveEvery is how often the records are written while a check runs, so that one that is killed goes on near where it was.
 const saveEvery = 10 * time.Second
 
-// records are the times of verification: of objects/xx, images/HEX, layers/DIFFID, blobs/DIGEST.
+// records are the times of verification: of objects/xx, layers/DIFFID, blobs/DIGEST, and of images/HEX/INPUT, where INPUT is
+// a digest of the rules and layers that it was made of.
 type records struct {
 	s     *store.Store
 	now   func() time.Time
+	at    time.Time // when the check began: what is fresh then stays so, and what is verified was read later
 	since time.Duration
 	owner uint32 // of the store's directory
 
@@ -30,10 +33,11 @@ type records struct {
 	Parts map[string]time.Time `json:"parts"`
 	saved time.Time
 	dirty bool
+	kept  map[string]bool // parts that there are
 }
 
 func (c *checker) openRecords(context.Context) error {
-	r := &records{s: c.s, now: c.Now, since: c.Since, saved: c.Now()}
+	r := &records{s: c.s, now: c.Now, at: c.Now(), since: c.Since, saved: c.Now(), kept: map[string]bool{}}
 	c.records = r
 	info, err := os.Stat(c.s.Dir())
 	if err != nil {
@@ -43,8 +47,13 @@ func (c *checker) openRecords(context.Context) error {
 		r.owner = st.Uid
 	}
 	// Records that can't be read are as good as none: everything is checked.
-	if b, err := c.s.ReadFile(recordsFile); err == nil && json.Unmarshal(b, r) != nil {
-		c.problem(NoteBad, "flatroot/"+recordsFile, errors.New("it does not say when what was verified"))
+	b, err := c.s.ReadFile(recordsFile)
+	if err == nil && json.Unmarshal(b, r) != nil {
+		err = errors.New("it does not say when what was verified")
+		r.Parts, r.dirty = nil, true // parts of it may have been understood
+	}
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		c.problem(NoteBad, "flatroot/"+recordsFile, reason(err))
 	}
 	if r.Parts == nil {
 		r.Parts = map[string]time.Time{}
@@ -56,17 +65,35 @@ func (c *checker) openRecords(context.Context) error {
 func (r *records) fresh(part string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	age := r.now().Sub(r.Parts[part])
+	age := r.at.Sub(r.Parts[part])
 	return age >= 0 && age < r.since
 }
 
-// verified notes that a part was read and hashed now, whatever was found.
+// keep says that there is a part.
+func (r *records) keep(part string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.kept[part] = true
+}
+
+// prune forgets parts other than objects that are no more.
+func (r *records) prune() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for part := range r.Parts {
+		if !r.kept[part] && !strings.HasPrefix(part, "objects/") {
+			delete(r.Parts, part)
+			r.dirty = true
+		}
+	}
+}
+
+// verified notes that a part was read and hashed in this check.
 func (r *records) verified(part string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := r.now()
-	r.Parts[part], r.dirty = now.UTC().Truncate(time.Second), true
-	if now.Sub(r.saved) >= saveEvery {
+	r.Parts[part], r.dirty = r.at.UTC().Truncate(time.Second), true
+	if r.now().Sub(r.saved) >= saveEvery {
 		_ = r.write() // it is tried again at the end, where an error counts
 	}
 }

@@ -100,6 +100,9 @@ func (c *checker) wrong() map[string]bool {
 	return keys
 }
 
+// errNoWay is why there was no try to repair something.
+var errNoWay = errors.New("no way to mend it is known; if it is nothing of this store's, remove it")
+
 // settle says what was repaired, by what the last check has found. Problems that came
 // up in between and were repaired need no mention.
 func (f *fixer) settle(first, last *checker) {
@@ -117,6 +120,9 @@ func (f *fixer) settle(first, last *checker) {
 		p.Repairable = p.Repairable || p.Repaired
 		if !p.Repaired {
 			p.NotRepaired = why[p.key()]
+		}
+		if !p.Repaired && p.NotRepaired == nil && p.Severity == IsProblem {
+			p.NotRepaired = errNoWay
 		}
 	}
 	for _, p := range last.problems {
@@ -169,7 +175,7 @@ func (f *fixer) run(ctx context.Context) error {
 	}
 	clear(f.failed) // it may be repaired in this round
 	for _, step := range []func(context.Context) error{
-		f.fixNotes, f.fixObjects, f.fixLayers, f.fixEntries, f.fixDocuments, f.fixImages, f.fixSeals,
+		f.fixNotes, f.fixObjects, f.fixLayers, f.fixOthers, f.fixEntries, f.fixDocuments, f.fixImages, f.fixSeals,
 	} {
 		if err := inTurn(ctx, []job{step}); err != nil {
 			return err

@@ -23,7 +23,7 @@ import (
 // unrepairable are the damages that nothing here can put right: what is not the store's own, a name that leads nowhere
 // known, an image that was never one or that belongs to other layers.
 var unrepairable = []string{
-	"a stranger among the objects", "a tag that is no link", "an image that is none", "a config that refers to another's image",
+	"a stranger among the objects", "a tag that is no link", "a file for a directory of objects", "an image that is none", "a config that refers to another's image",
 }
 
 func openPlace(repository string, manifest digest.Digest) (oci.Source, error) {

@@ -125,6 +125,52 @@ func (f *fixer) fixObjects(ctx context.Context) error {
 	return nil
 }
 
+// fixOthers looks for objects that only images without layers refer to, in the layers of the sources that were given. Some
+// may have come with the layers that were restored before.
+func (f *fixer) fixOthers(ctx context.Context) error {
+	others, holders := map[fsverity.Digest]bool{}, f.holders()
+	for d, p := range f.bad {
+		if len(holders[d]) > 0 || f.graph.streams[d] != nil || f.graph.images[d] != nil || p.Severity != IsProblem {
+			continue
+		}
+		others[d] = true
+		if f.present(d) {
+			f.mended([]fsverity.Digest{d})
+			delete(others, d)
+		}
+	}
+	if len(others) == 0 {
+		return nil
+	}
+	for i := range f.o.Sources {
+		img, err := f.opened[i].describe(ctx)
+		if err != nil {
+			f.failAll(sortedDigests(others), err)
+			continue
+		}
+		for _, l := range img.Layers {
+			if len(others) == 0 {
+				return nil
+			}
+			f.Progress.Step(fmt.Sprintf("look for %d objects in layer %s of %s", len(others), l.DiffID, f.opened[i].src))
+			restored, _, _ := index.RefetchObjects(ctx, f.s, f.opened[i].src, l, sortedDigests(others), index.HealOptions{})
+			f.mended(restored)
+			for _, d := range restored {
+				delete(others, d)
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+		}
+	}
+	f.failAll(sortedDigests(others), errors.New("no layer of the store is known to have it; --from names an image that may"))
+	return nil
+}
+
+func sortedDigests(set map[fsverity.Digest]bool) []fsverity.Digest {
+	return slices.SortedFunc(maps.Keys(set), fsverity.Digest.Compare)
+}
+
 // mended takes objects off the list of what is bad. The check that follows reads them.
 func (f *fixer) mended(ds []fsverity.Digest) {
 	for _, d := range ds {
@@ -169,6 +215,9 @@ func (f *fixer) refetch(ctx context.Context, n *streamNode, wanted []fsverity.Di
 // fixLayers makes streams anew whose layers can be had.
 func (f *fixer) fixLayers(ctx context.Context) error {
 	return f.each(ctx, func(p *Problem) error {
+		if d, ok := strings.CutPrefix(p.entry, layerPrefix); ok {
+			return f.fixMisled(ctx, oci.DiffID(d))
+		}
 		n := f.graph.streams[p.object]
 		if n == nil || f.bad[p.object] == nil && !p.derived && p.Code != StreamInvalid {
 			return nil // it is about something else, or was mended
@@ -180,19 +229,35 @@ func (f *fixer) fixLayers(ctx context.Context) error {
 		if !f.needed(n) {
 			return f.discard(n)
 		}
-		places, problems := f.places(ctx, oci.DiffID(name))
-		for _, at := range places {
-			f.Progress.Step(fmt.Sprintf("fetch layer %s from %s", name, at.src))
-			err := index.RestoreLayer(ctx, f.s, at.src, at.layer, index.HealOptions{})
-			if err == nil {
-				f.mended([]fsverity.Digest{p.object})
-				return nil
-			}
-			f.halfway = true
-			problems = errors.Join(problems, err)
+		err := f.restoreLayer(ctx, oci.DiffID(name))
+		if err == nil {
+			f.mended([]fsverity.Digest{p.object})
 		}
-		return problems
+		return err
 	}, append(slices.Clone(objectCodes), StreamInvalid, LayerDiffers)...)
+}
+
+// fixMisled points an entry at the stream of its layer.
+func (f *fixer) fixMisled(ctx context.Context, d oci.DiffID) error {
+	if found, err := index.RelinkLayer(ctx, f.s, d); found || err != nil {
+		return err
+	}
+	return f.restoreLayer(ctx, d)
+}
+
+// restoreLayer fetches a layer from the first place that has it.
+func (f *fixer) restoreLayer(ctx context.Context, d oci.DiffID) error {
+	places, problems := f.places(ctx, d)
+	for _, at := range places {
+		f.Progress.Step(fmt.Sprintf("fetch layer %s from %s", d, at.src))
+		err := index.RestoreLayer(ctx, f.s, at.src, at.layer, index.HealOptions{})
+		if err == nil {
+			return nil
+		}
+		f.halfway = true
+		problems = errors.Join(problems, err)
+	}
+	return problems
 }
 
 // needed tells whether a ref leads to a stream. What could not be read may have hidden it, so that a layer counts as needed
@@ -230,8 +295,9 @@ func (f *fixer) discard(n *streamNode) error {
 // fixDocuments makes the streams of configs and manifests anew, configs first.
 func (f *fixer) fixDocuments(ctx context.Context) error {
 	for _, prefix := range []string{configPrefix, manifestPrefix} {
+		holders := f.holders()
 		err := f.each(ctx, func(p *Problem) error {
-			for _, entry := range f.documentsOf(p, prefix) {
+			for _, entry := range f.documentsOf(p, prefix, holders) {
 				find := func(d digest.Digest) ([]byte, error) { return f.findDocument(ctx, d) }
 				if err := index.RestoreDocument(ctx, f.s, entry, find, writeImage); err != nil {
 					return err
@@ -246,10 +312,23 @@ func (f *fixer) fixDocuments(ctx context.Context) error {
 	return nil
 }
 
+// holders are the streams that refer to each bad object.
+func (f *fixer) holders() map[fsverity.Digest][]*streamNode {
+	holders := map[fsverity.Digest][]*streamNode{}
+	for n, ds := range f.streamsHit() {
+		for d := range ds {
+			if d != n.id {
+				holders[d] = append(holders[d], n)
+			}
+		}
+	}
+	return holders
+}
+
 // documentsOf gives the entries of the documents that a problem is about, or whose JSON its object is.
-func (f *fixer) documentsOf(p *Problem, prefix string) []string {
-	if p.Code == RefDangling {
-		if prefix == manifestPrefix && strings.HasPrefix(p.entry, prefix) {
+func (f *fixer) documentsOf(p *Problem, prefix string, holders map[fsverity.Digest][]*streamNode) []string {
+	if p.entry != "" {
+		if strings.HasPrefix(p.entry, prefix) && (p.Code != RefDangling || prefix == manifestPrefix) {
 			return []string{p.entry}
 		}
 		return nil
@@ -264,10 +343,8 @@ func (f *fixer) documentsOf(p *Problem, prefix string) []string {
 		add(n)
 	}
 	if f.bad[p.object] != nil {
-		for n, ds := range f.streamsHit() {
-			if ds[p.object] && n.id != p.object {
-				add(n)
-			}
+		for _, n := range holders[p.object] {
+			add(n)
 		}
 	}
 	slices.Sort(entries)

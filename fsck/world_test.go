@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -260,6 +261,10 @@ func (w *world) allFileObjects() []fsverity.Digest {
 	return list
 }
 
+func (w *world) allFileObjectsOf(i worldImage) []fsverity.Digest {
+	return slices.SortedFunc(maps.Keys(w.fileObjects(i)), fsverity.Digest.Compare)
+}
+
 func (w *world) entry(k store.Kind, name string) fsverity.Digest {
 	w.t.Helper()
 	d, err := w.s.Entry(k, name)
@@ -267,6 +272,13 @@ func (w *world) entry(k store.Kind, name string) fsverity.Digest {
 		w.t.Fatal(err)
 	}
 	return d
+}
+
+// lead points an entry of streams at another object.
+func (w *world) lead(name string, to fsverity.Digest) {
+	w.t.Helper()
+	w.must(os.Remove(w.path(name)))
+	w.must(os.Symlink("../objects/"+to.ObjectPath(), w.path(name)))
 }
 
 func (w *world) check(o fsck.Options) *fsck.Report {

@@ -97,14 +97,38 @@ func (r *documentRestoring) readOld() error {
 	}
 	for _, id := range ids {
 		refs, err := readOld(r.s, id)
+		about := false
+		if err == nil {
+			about, err = r.isAbout(id)
+		}
 		if err != nil && !isDamage(err) {
 			return err
 		}
-		if err == nil && r.old == nil {
+		if err == nil && about && r.old == nil {
 			r.old = &document{id, refs}
 		}
 	}
 	return nil
+}
+
+// isAbout tells whether a stream is the document's, as far as can be told: an entry may lead to that of another one.
+func (r *documentRestoring) isAbout(id fsverity.Digest) (bool, error) {
+	l, err := openLayer(r.s, id)
+	if err != nil {
+		return false, err
+	}
+	defer l.Close()
+	if l.Type() != r.kind {
+		return false, nil
+	}
+	raw, err := readDocument(r.s, id)
+	switch {
+	case err == nil:
+		return digest.FromBytes(raw) == r.digest, nil
+	case isDamage(err):
+		return true, nil // what it refers to can still be read
+	}
+	return false, err
 }
 
 // findJSON takes the document from the old stream, or from where find has it.
@@ -156,7 +180,7 @@ func (r *documentRestoring) configRefs(ctx context.Context, old []stream.NamedRe
 	var refs []stream.NamedRef
 	var layers []StoredLayer
 	for _, d := range c.DiffIDs {
-		id, err := r.s.Entry(store.Streams, LayerEntry(d))
+		id, err := r.layerStream(ctx, oci.DiffID(d), old)
 		if err != nil {
 			return nil, fmt.Errorf("its layer %s has to be restored first: %w", d, err)
 		}
@@ -170,6 +194,31 @@ func (r *documentRestoring) configRefs(ctx context.Context, old []stream.NamedRe
 	}
 	images, err := imageRefs(ctx, r.s, layers, r.image)
 	return append(refs, images...), err
+}
+
+// layerStream is the stream of a layer that its entry leads to, or else the one that was referred to before: one that is
+// known to give the tar back, or found to. An entry may lead astray, as a reference may.
+func (r *documentRestoring) layerStream(ctx context.Context, d oci.DiffID, old []stream.NamedRef) (fsverity.Digest, error) {
+	id, err := r.s.Entry(store.Streams, LayerEntry(d))
+	if err != nil {
+		return id, err
+	}
+	before, had := refNamed(old, d.String())
+	if had && before == id {
+		return id, nil
+	}
+	if noted, err := VerifiedStream(r.s, d); err == nil && noted == id {
+		return id, nil
+	}
+	for _, candidate := range []fsverity.Digest{id, before} {
+		if candidate.IsZero() {
+			continue
+		}
+		if good, err := givesTar(ctx, r.s, candidate, d); good || err != nil {
+			return candidate, err
+		}
+	}
+	return id, fmt.Errorf("stream %s, to which its entry leads, gives back another tar", id)
 }
 
 // manifestRefs are the config and what that refers to of layers.

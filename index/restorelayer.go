@@ -52,6 +52,34 @@ func restoreLayer(ctx context.Context, s *store.Store, src oci.Source, l oci.Lay
 	return s.Sync()
 }
 
+// RelinkLayer points a layer's entry, which leads to something else, at a stream that gives back its tar, if documents refer
+// to one. It is false if none does.
+func RelinkLayer(ctx context.Context, s *store.Store, d oci.DiffID) (bool, error) {
+	if err := oci.CheckDigest(digest.Digest(d)); err != nil {
+		return false, err
+	}
+	unlock, err := s.LockEntries(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	ids, err := streamsOf(s, d)
+	if err != nil {
+		return false, err
+	}
+	for _, id := range ids {
+		good, err := givesTar(ctx, s, id, d)
+		if err != nil {
+			return false, err
+		}
+		if good {
+			_, err := moveLayer(ctx, s, d, id)
+			return err == nil, err
+		}
+	}
+	return false, nil
+}
+
 // markLayer notes the streams that a layer has, or is said to have, as damaged where they are, so that one is replaced if it
 // comes out the same.
 func markLayer(s *store.Store, d oci.DiffID) error {

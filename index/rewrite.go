@@ -37,8 +37,8 @@ type document struct {
 	refs []stream.NamedRef
 }
 
-// documents reads the streams of all entries that begin with prefix, by the rest of their names. Those that are damaged are
-// left out: they are rewritten when they are restored.
+// documents reads the streams of all entries that begin with prefix, by the rest of their names. They are hashed: damage to
+// one would get a digest that is right. Those that are damaged are left out: they are rewritten when they are restored.
 func (r *rewriting) documents(prefix string) (map[string]document, error) {
 	docs := map[string]document{}
 	for e, err := range r.s.Entries(store.Streams) {
@@ -48,7 +48,7 @@ func (r *rewriting) documents(prefix string) (map[string]document, error) {
 		}
 		d := document{id: e.Digest}
 		if err == nil {
-			d.refs, err = streamRefs(r.s, e.Digest)
+			d.refs, err = readOld(r.s, e.Digest)
 		}
 		switch {
 		case err == nil:
@@ -90,7 +90,7 @@ func (r *rewriting) configs(configs, manifests map[string]document) error {
 			if id == d.id {
 				continue
 			}
-			other, err := streamRefs(r.s, id)
+			other, err := readOld(r.s, id)
 			if err != nil {
 				if !isDamage(err) {
 					return err

@@ -40,6 +40,9 @@ func (s *Store) Bad() (map[fsverity.Digest]string, error) {
 		if errors.Is(err, ErrNotFound) {
 			continue // somebody has put it right meanwhile
 		}
+		if errors.Is(err, errNoLink) {
+			code, err = badContent, nil // its name says enough
+		}
 		if err != nil {
 			return nil, err
 		}

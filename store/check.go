@@ -32,8 +32,9 @@ type CheckOptions struct {
 	// Read has the content read and hashed. What the kernel measures is no
 	// substitute: it answers the old digest for a file whose data are rotten.
 	Read bool
-	// Throttle is called with the number of bytes after each read; nil: none.
-	Throttle func(n int)
+	// Throttle is called with the number of bytes after each read, of at most 1 MiB.
+	// Its error ends the check, and is in CheckObject's. Nil: none.
+	Throttle func(n int) error
 	// Use, if not nil, is given the open object, unless its content was found to be
 	// wrong.
 	Use func(f *os.File, size int64) error
@@ -75,7 +76,11 @@ func (s *Store) CheckObject(d fsverity.Digest, o CheckOptions) (c ObjectCheck, e
 	c.Verity = s.measure(f, d)
 	if o.Read {
 		var got fsverity.Digest
-		if got, c.Read, c.Content = s.hashFile(fd, o.Throttle); c.Content == nil && got != d {
+		got, c.Read, c.Content = s.hashFile(fd, o.Throttle)
+		if stop := new(stopError); errors.As(c.Content, stop) {
+			return c, s.objectError("check", d, stop.err)
+		}
+		if c.Content == nil && got != d {
 			c.Content = &ContentError{Want: d, Got: got, Size: c.Read}
 		}
 	}
@@ -85,8 +90,13 @@ func (s *Store) CheckObject(d fsverity.Digest, o CheckOptions) (c ObjectCheck, e
 	return c, nil
 }
 
+// stopError is Throttle's, and says nothing of the object.
+type stopError struct{ err error }
+
+func (e stopError) Error() string { return e.err.Error() }
+
 // hashFile reads a file from its start to its end.
-func (s *Store) hashFile(fd int, throttle func(int)) (d fsverity.Digest, total int64, err error) {
+func (s *Store) hashFile(fd int, throttle func(int) error) (d fsverity.Digest, total int64, err error) {
 	buf := checkBuffers.Get().(*[checkBuffer]byte)
 	defer checkBuffers.Put(buf)
 	n, err := readFull(fd, buf[:], 0, throttle)
@@ -108,7 +118,7 @@ func (s *Store) hashFile(fd int, throttle func(int)) (d fsverity.Digest, total i
 }
 
 // readFull fills b, or gives io.EOF with what was left before the end.
-func readFull(fd int, b []byte, at int64, throttle func(int)) (int, error) {
+func readFull(fd int, b []byte, at int64, throttle func(int) error) (int, error) {
 	n := 0
 	for n < len(b) {
 		var m int
@@ -123,8 +133,11 @@ func readFull(fd int, b []byte, at int64, throttle func(int)) (int, error) {
 			return n, io.EOF
 		}
 		n += m
-		if throttle != nil {
-			throttle(m)
+		if throttle == nil {
+			continue
+		}
+		if err := throttle(m); err != nil {
+			return n, stopError{err}
 		}
 	}
 	return n, nil

@@ -90,7 +90,7 @@ func (s *Store) SetNote(where, name, text string) error {
 	return writeNote(s.root, where, name, text)
 }
 
-// RemoveNote removes a note or a file in flatroot/where; ErrNotFound.
+// RemoveNote removes a note or a file in flatroot/where, or in flatroot/ itself if where is empty; ErrNotFound.
 func (s *Store) RemoveNote(where, name string) error {
 	if err := s.mayWrite(); err != nil {
 		return err
@@ -98,12 +98,12 @@ func (s *Store) RemoveNote(where, name string) error {
 	err := checkName(name)
 	if err == nil {
 		var at dir
-		if at, err = privateSub(s.root, where, false); err == nil {
+		if at, _, err = s.privateFile(path.Join(where, name), false); err == nil {
 			defer at.close()
 			err = at.unlink(name)
 		}
 	}
-	return notFound(path.Join(s.root.path, privateDir, where, name), err)
+	return s.privateError(path.Join(where, name), err)
 }
 
 // Notes yields the names of the notes and files in flatroot/where, in byte order.
