@@ -37,7 +37,6 @@ type side struct {
 	costs []kit.Cost
 }
 
-// cost is what one run of a process took.
 func main() {
 	s, percent, makeIn := &settings{}, 0, ""
 	flag.StringVar(&s.flatroot, "flatroot", "bin/flatroot", "`binary` to measure")
