@@ -27,6 +27,7 @@ type settings struct {
 	corpus   string // as tests/bench/corpus.sh made it
 	work     string // on a tmpfs
 	pairs    int
+	registry string // HOST:PORT, once it was started
 }
 
 // row is a comparison: two commands that come to the same, each run anew from a clean state.

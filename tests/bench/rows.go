@@ -28,7 +28,19 @@ func rows() []row {
 			peer: podman("server-gzip", "v2", after(freshPodman, podman("server-gzip", "v1", nil))),
 		},
 		row{
+			name: "update over a registry: server v2 over v1; `podman pull`", goal: "≤ 0.35", needs: "server-gzip",
+			setup: serve,
+			ours:  pullFrom("server-gzip", "v2", after(fresh, pullFrom("server-gzip", "v1", nil))),
+			peer:  podmanFrom("server-gzip", "v2", after(freshPodman, podmanFrom("server-gzip", "v1", nil))),
+		},
+		row{
 			name: "again, nothing new; `podman pull`", goal: "wall ≤ 1.0", needs: "server-gzip",
+			setup: func(s *settings) error {
+				if err := after(fresh, pull("server-gzip", "v2", nil))(s); err != nil {
+					return err
+				}
+				return after(freshPodman, podman("server-gzip", "v2", nil))(s)
+			},
 			ours: pull("server-gzip", "v2", nil), peer: podman("server-gzip", "v2", nil),
 		},
 		row{
@@ -106,11 +118,38 @@ func fresh(s *settings) error {
 	return kit.Command(s.flatroot, "init", "--store", s.path("store"))
 }
 
+// reference is an image as a command line names it.
+type reference func(s *settings) string
+
+func inLayout(image, tag string) reference {
+	return func(s *settings) string { return "oci:" + s.image(image) + ":" + tag }
+}
+
+func inRegistry(image, tag string) reference {
+	return func(s *settings) string {
+		return "docker://" + s.registry + "/" + filepath.Base(s.image(image)) + ":" + tag
+	}
+}
+
+// serve starts the registry, unless there is one.
+func serve(s *settings) (err error) {
+	if s.registry == "" {
+		s.registry, err = kit.ServeLayouts(s.work)
+	}
+	return err
+}
+
 func pull(image, tag string, prepare func(*settings) error) side {
+	return flatrootPull(inLayout(image, tag), prepare)
+}
+
+func pullFrom(image, tag string, prepare func(*settings) error) side {
+	return flatrootPull(inRegistry(image, tag), prepare)
+}
+
+func flatrootPull(from reference, prepare func(*settings) error) side {
 	return side{prepare: prepare, command: func(s *settings) []string {
-		return []string{
-			s.flatroot, "--store", s.path("store"), "--progress", "none", "pull", "--name", "server", "oci:" + s.image(image) + ":" + tag,
-		}
+		return []string{s.flatroot, "--store", s.path("store"), "--progress", "none", "pull", "--name", "server", from(s)}
 	}}
 }
 
@@ -127,10 +166,18 @@ func freshPodman(s *settings) error {
 }
 
 func podman(image, tag string, prepare func(*settings) error) side {
+	return podmanPull(inLayout(image, tag), prepare)
+}
+
+func podmanFrom(image, tag string, prepare func(*settings) error) side {
+	return podmanPull(inRegistry(image, tag), prepare)
+}
+
+func podmanPull(from reference, prepare func(*settings) error) side {
 	return side{prepare: prepare, command: func(s *settings) []string {
 		return []string{
 			s.peer("podman"), "--root", s.path("podman/root"), "--runroot", s.path("podman/run"), "--storage-driver", "overlay",
-			"pull", "--signature-policy", s.path("policy.json"), "-q", "oci:" + s.image(image) + ":" + tag,
+			"pull", "--tls-verify=false", "--signature-policy", s.path("policy.json"), "-q", from(s),
 		}
 	}}
 }
