@@ -181,7 +181,7 @@ func TestMountedNoProc(t *testing.T) {
 // TestMountedElsewhere: mounts in the namespaces of another process and of a mere thread
 // are seen as long as these are there.
 func TestMountedElsewhere(t *testing.T) {
-	testenv.Need(t, "root", "mount", "overlay")
+	testenv.Need(t, "root", "mount", "overlay", "unshare")
 	dir := t.TempDir()
 	a, b := fsverity.Sum(fsverity.SHA256, []byte(dir)), fsverity.Sum(fsverity.SHA512, []byte(dir))
 	check := func(d fsverity.Digest, want bool) {

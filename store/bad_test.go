@@ -68,7 +68,7 @@ func wantFile(t *testing.T, path string, want []byte) {
 func TestBadNote(t *testing.T) {
 	good, bad := []byte("the content"), []byte("the tnetnoc")
 	for _, streamed := range []bool{false, true} {
-		s := storetest.New(t, store.InitOptions{})
+		s := storetest.New(t, store.InitOptions{Verity: store.VerityOff})
 		d := fsverity.Sum(s.Algorithm(), good)
 		putBoth(t, s, good)
 		spoil(t, s, d, bad)
@@ -154,7 +154,7 @@ func TestQuarantineOfReplaced(t *testing.T) {
 		"link":      {func(p string) error { return errors.Join(os.Remove(p), os.Symlink("/nowhere", p)) }, "link"},
 		"directory": {func(p string) error { return errors.Join(os.Remove(p), os.Mkdir(p, 0o755)) }, "directory"},
 	} {
-		s := storetest.New(t, store.InitOptions{})
+		s := storetest.New(t, store.InitOptions{Verity: store.VerityOff})
 		d := fsverity.Sum(s.Algorithm(), good)
 		putBoth(t, s, good)
 		if err := damage.do(objectFile(s, d)); err != nil {
@@ -186,7 +186,7 @@ func TestQuarantineOfReplaced(t *testing.T) {
 
 // TestQuarantineKeepsFirst damages an object twice.
 func TestQuarantineKeepsFirst(t *testing.T) {
-	s := storetest.New(t, store.InitOptions{})
+	s := storetest.New(t, store.InitOptions{Verity: store.VerityOff})
 	good := []byte("the content")
 	d := fsverity.Sum(s.Algorithm(), good)
 	putBoth(t, s, good)
@@ -234,7 +234,7 @@ func TestReplaceSealed(t *testing.T) {
 
 // TestQuarantine moves an object away, which only the exclusive lock permits.
 func TestQuarantine(t *testing.T) {
-	s := storetest.New(t, store.InitOptions{})
+	s := storetest.New(t, store.InitOptions{Verity: store.VerityOff})
 	good := []byte("the content")
 	d := fsverity.Sum(s.Algorithm(), good)
 	putBoth(t, s, good)

@@ -13,7 +13,7 @@ import (
 func TestDoubt(t *testing.T) {
 	good, torn := []byte("the content"), make([]byte, len("the content"))
 	for _, settled := range []bool{true, false} {
-		first := storetest.New(t, store.InitOptions{})
+		first := storetest.New(t, store.InitOptions{Verity: store.VerityOff})
 		d := fsverity.Sum(first.Algorithm(), good)
 		putBoth(t, first, good)
 		if settled {

@@ -17,7 +17,7 @@ import (
 )
 
 // rootPrograms are no peers but tools that the root suite makes file systems with, mounts with, and checks units with.
-var rootPrograms = []string{"mkfs.ext4", "mkfs.xfs", "mkfs.btrfs", "debugfs", "umount", "systemd-analyze"}
+var rootPrograms = []string{"mkfs.ext4", "mkfs.xfs", "mkfs.btrfs", "debugfs", "umount", "unshare", "systemd-analyze"}
 
 // probes has a function for each capability that is no program; nil means that it is there.
 var probes = map[string]func() error{
