@@ -1,7 +1,9 @@
 package oci
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -78,4 +80,43 @@ func Verify(what string, b []byte, desc ocispec.Descriptor) error {
 		return &DigestError{What: what, Want: desc.Digest, Got: got}
 	}
 	return nil
+}
+
+// CopyBlob copies exactly the blob that desc describes, and verifies it. It
+// reads at most one byte more. The errors are *SizeError and *DigestError, and
+// those of reading, writing and the context.
+func CopyBlob(ctx context.Context, w io.Writer, r io.Reader, desc ocispec.Descriptor) error {
+	h := digest.SHA256.Digester()
+	n, err := io.Copy(io.MultiWriter(w, h.Hash()), io.LimitReader(&ctxReader{ctx, r}, desc.Size))
+	if err != nil {
+		return err
+	}
+	if n == desc.Size {
+		more, err := io.CopyN(io.Discard, r, 1)
+		if err != nil && err != io.EOF {
+			return err
+		}
+		n += more
+	}
+	what := "blob " + desc.Digest.String()
+	if n != desc.Size {
+		return &SizeError{What: what, Want: desc.Size, Got: n}
+	}
+	if got := h.Digest(); got != desc.Digest {
+		return &DigestError{What: what, Want: desc.Digest, Got: got}
+	}
+	return nil
+}
+
+// ctxReader stops a long copy from a source that knows no context.
+type ctxReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c *ctxReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
 }

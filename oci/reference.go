@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -40,7 +41,7 @@ type Reference struct {
 	// Repository the path of the image there.
 	Host, Repository string
 	// Tag is the tag in a registry, or the name inside a layout or archive;
-	// empty there means the only image.
+	// empty there means the only image, and @N the one at place N (Index).
 	Tag string
 	// Digest is the manifest's or image index's, and decides when Tag is
 	// given too.
@@ -72,6 +73,7 @@ var (
 	repositoryRE = pattern(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
 	tagRE        = pattern(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
 	layoutNameRE = pattern(`^[A-Za-z0-9_][A-Za-z0-9_.\-+:@/]{0,511}$`)
+	placeRE      = pattern(`^@(?:0|[1-9][0-9]{0,8})$`)
 )
 
 // pattern compiles a regular expression when it is first used: those above take a millisecond, more than a program needs
@@ -208,11 +210,14 @@ func (r *Reference) cutDigest(s string) (rest string, err error) {
 	return s[:i], CheckDigest(r.Digest)
 }
 
-// parsePath reads PATH[:NAME] or PATH@DIGEST. As in other tools the first
-// colon ends the path, so that a name may have one.
+// parsePath reads PATH[:NAME], PATH:@INDEX or PATH@DIGEST. As in other tools
+// the first colon ends the path, so that a name may have one.
 func parsePath(t Transport, s string) (Reference, error) {
 	r := Reference{Transport: t}
 	if i := strings.LastIndex(s, "@sha256:"); i >= 0 {
+		if t == DockerArchive {
+			return Reference{}, fmt.Errorf("an image in a %s is chosen by name, or by place, :@0 being the first, not by digest", t)
+		}
 		rest, err := r.cutDigest(s)
 		if err != nil {
 			return Reference{}, err
@@ -223,11 +228,48 @@ func parsePath(t Transport, s string) (Reference, error) {
 	if path == "" {
 		return Reference{}, fmt.Errorf("the path is missing: want %sPATH[:NAME]", t.prefix())
 	}
-	if ok && !layoutNameRE().MatchString(name) {
-		return Reference{}, fmt.Errorf("%s is no name of an image: letters, digits and any of ._-+:@/", quote(name))
+	if ok && !placeRE().MatchString(name) {
+		if err := checkImageName(t, name); err != nil {
+			return Reference{}, err
+		}
 	}
 	r.Path, r.Tag = path, name
 	return r, nil
+}
+
+// checkImageName refuses what can't be a name in a layout or archive.
+func checkImageName(t Transport, name string) error {
+	if t == DockerArchive {
+		_, err := FullName(name)
+		return err
+	}
+	if !layoutNameRE().MatchString(name) {
+		return fmt.Errorf("%s is no name of an image: letters, digits and any of ._-+:@/", quote(name))
+	}
+	return nil
+}
+
+// FullName completes a name by which Docker knows an image, as docker:// does:
+// HOST/REPOSITORY:TAG. Archives have names in both forms.
+func FullName(name string) (string, error) {
+	r, err := parseRegistry(addHub(name))
+	switch {
+	case err != nil:
+		return "", err
+	case r.Digest != "":
+		return "", fmt.Errorf("%s has a digest: want a name, REPOSITORY[:TAG]", quote(name))
+	}
+	return r.Name(), nil
+}
+
+// Index returns the place of the image in its layout or archive, the first
+// being 0, if the reference goes by place.
+func (r Reference) Index() (int, bool) {
+	if r.Transport == Docker || !placeRE().MatchString(r.Tag) {
+		return 0, false
+	}
+	i, err := strconv.Atoi(r.Tag[1:])
+	return i, err == nil
 }
 
 // parseWhole reads what only the transport itself can take apart.
@@ -254,6 +296,26 @@ func (r Reference) String() string {
 	return s
 }
 
+// CheckWritable refuses a reference that says which of several images is
+// meant, but not how a new one would be called.
+func (r Reference) CheckWritable() error {
+	if _, place := r.Index(); place || r.Digest != "" {
+		return errors.New("an image can't be written to a digest or a place: want a name, or none")
+	}
+	return nil
+}
+
+// Absolute returns the reference with its path, if it has one, made absolute.
+func (r Reference) Absolute() Reference {
+	switch r.Transport {
+	case OCI, OCIArchive, DockerArchive, Dir:
+		if path, err := filepath.Abs(r.Path); err == nil {
+			r.Path = path
+		}
+	}
+	return r
+}
+
 // Name returns the name that an image gets in the store when the user gives
 // none: of a registry reference HOST/REPOSITORY:TAG (or @DIGEST), of the
 // others the name inside if it is a full one, and else the file's or
@@ -266,8 +328,14 @@ func (r Reference) Name() string {
 		return r.Host + "/" + r.Repository + ":" + r.Tag
 	case r.Transport == ContainersStorage:
 		return storageName(r.Path)
+	case r.Transport == DockerArchive && strings.Contains(r.Tag, "/"):
+		return withTag(r.Tag)
 	case strings.ContainsAny(r.Tag, ":/"):
 		return plain(r.Tag)
+	case strings.HasPrefix(r.Tag, "@"):
+		return pathName(r.Path) + ":" + r.Tag[1:]
+	case r.Transport == DockerArchive && r.Tag != "":
+		return withTag(r.Tag)
 	case r.Tag != "":
 		return pathName(r.Path) + ":" + plain(r.Tag)
 	}
@@ -282,6 +350,11 @@ func storageName(s string) string {
 			s = s[i+1:]
 		}
 	}
+	return withTag(s)
+}
+
+// withTag makes a name of one that may have no tag.
+func withTag(s string) string {
 	s = plain(s)
 	if strings.ContainsRune(s[strings.LastIndexByte(s, '/')+1:], ':') || strings.Contains(s, "@") {
 		return s
@@ -295,7 +368,7 @@ func pathName(path string) string {
 	for _, suffix := range []string{".tar", ".oci"} {
 		base = strings.TrimSuffix(base, suffix)
 	}
-	return plain(base)
+	return plain(strings.ReplaceAll(base, ":", "-"))
 }
 
 // plain replaces what a name in the store can't have, and keeps a name from

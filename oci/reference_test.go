@@ -35,6 +35,15 @@ func TestParseReference(t *testing.T) {
 		{"oci:a b/Über image", Reference{Transport: OCI, Path: "a b/Über image"}, "ber-image:latest"},
 		{"oci-archive:web.tar", Reference{Transport: OCIArchive, Path: "web.tar"}, "web:latest"},
 		{"docker-archive:/tmp/x.tar:org/app:1", Reference{Transport: DockerArchive, Path: "/tmp/x.tar", Tag: "org/app:1"}, "org/app:1"},
+		{"docker-archive:x.tar:alpine", Reference{Transport: DockerArchive, Path: "x.tar", Tag: "alpine"}, "alpine:latest"},
+		{"docker-archive:x.tar:alpine:3", Reference{Transport: DockerArchive, Path: "x.tar", Tag: "alpine:3"}, "alpine:3"},
+		{"docker-archive:x.tar:org/app", Reference{Transport: DockerArchive, Path: "x.tar", Tag: "org/app"}, "org/app:latest"},
+		{"docker-archive:x.tar:h.example:5000/app", Reference{Transport: DockerArchive, Path: "x.tar", Tag: "h.example:5000/app"}, "h.example:5000/app:latest"},
+		{"docker-archive:x.tar:@2", Reference{Transport: DockerArchive, Path: "x.tar", Tag: "@2"}, "x:2"},
+		{"oci:x:@0", Reference{Transport: OCI, Path: "x", Tag: "@0"}, "x:0"},
+		{"oci-archive:x.tar:a/b:@0", Reference{Transport: OCIArchive, Path: "x.tar", Tag: "a/b:@0"}, "a/b:@0"},
+		{"oci-archive:x.tar@" + testDigest, Reference{Transport: OCIArchive, Path: "x.tar", Digest: testDigest}, "x:latest"},
+		{"dir:/tmp/x:y", Reference{Transport: Dir, Path: "/tmp/x:y"}, "x-y:latest"},
 		{"dir:/tmp/x", Reference{Transport: Dir, Path: "/tmp/x"}, "x:latest"},
 		{"containers-storage:quay.io/org/app:1", Reference{Transport: ContainersStorage, Path: "quay.io/org/app:1"}, "quay.io/org/app:1"},
 		{"containers-storage:[overlay@/var/lib/x]localhost:5000/app", Reference{Transport: ContainersStorage, Path: "[overlay@/var/lib/x]localhost:5000/app"}, "localhost:5000/app:latest"},
@@ -91,6 +100,17 @@ func TestParseReferenceErrors(t *testing.T) {
 		"oci:dir:-x":                        "is no name",
 		"oci:dir@sha256:abc":                "want 64",
 		"dir:":                              "nothing follows dir:",
+		"oci-archive:":                      "path is missing",
+		"oci:x:@":                           "is no name",
+		"oci:x:@01":                         "is no name",
+		"oci:x:@-1":                         "is no name",
+		"oci:x:a b":                         "is no name",
+		"docker-archive:x:UPPER":            "is no repository",
+		"docker-archive:x:":                 "is no repository",
+		"docker-archive:x:@x":               "is not sha256",
+		"docker-archive:x:a b":              "is no repository",
+		"docker-archive:x@" + testDigest:    "not by digest",
+		"docker-archive:x:a@" + testDigest:  "not by digest",
 		"containers-storage:":               "nothing follows",
 		"oci:" + strings.Repeat("x/", 4000): "longer than",
 	} {
@@ -104,6 +124,31 @@ func TestParseReferenceErrors(t *testing.T) {
 		}
 		if got, want := errors.Is(err, ErrNoReference), strings.Contains(want, "no image") || strings.Contains(want, "it is a path"); got != want {
 			t.Errorf("%.60q: errors.Is(ErrNoReference) is %v", in, got)
+		}
+	}
+}
+
+func TestIndex(t *testing.T) {
+	for in, want := range map[string]int{"oci:x:@0": 0, "docker-archive:x:@17": 17, "oci-archive:x:a@0": -1, "oci:x": -1, "h.example/x:1": -1} {
+		r, err := ParseReference(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i, ok := r.Index(); ok != (want >= 0) || ok && i != want {
+			t.Errorf("%s: got %d, %v; want %d", in, i, ok, want)
+		}
+	}
+}
+
+func TestFullName(t *testing.T) {
+	for in, want := range map[string]string{
+		"alpine": "docker.io/library/alpine:latest", "alpine:3": "docker.io/library/alpine:3",
+		"org/app": "docker.io/org/app:latest", "index.docker.io/alpine": "docker.io/library/alpine:latest",
+		"localhost/x:1": "localhost/x:1", "h.example:5000/a/b": "h.example:5000/a/b:latest",
+		"<none>:<none>": "", "": "", "alpine@" + testDigest: "", "A": "",
+	} {
+		if got, err := FullName(in); got != want || (err == nil) != (want != "") {
+			t.Errorf("%q: got %q, %v; want %q", in, got, err, want)
 		}
 	}
 }

@@ -24,7 +24,10 @@ var arrows = map[string][]string{
 	"store":        {"fsverity"},
 	"store/stream": {"fsverity"},
 	"oci":          {"fsverity"},
-	"oci/layout":   {"oci", "fsverity"},
+	"oci/files":    {"oci"},
+	"oci/layout":   {"oci", "oci/files", "fsverity"},
+	"oci/archive":  {"oci", "oci/files", "oci/layout"},
+	"oci/dir":      {"oci", "oci/files"},
 	"oci/registry": {"oci", "fsverity"},
 	"index":        {"oci", "store", "store/stream", "tree", "fsverity"},
 	"fsck":         {"index", "oci", "store", "store/stream", "erofs", "tree", "fsverity"},
@@ -45,7 +48,7 @@ var quarantine = map[string][]string{
 	"github.com/docker/cli":                  {"oci/registry"},
 	"github.com/urfave/cli":                  {"cmd/flatroot"},
 	"github.com/vbauerster/mpb":              {"cmd/flatroot"},
-	"github.com/klauspost/compress":          {"index", "store/stream"},
+	"github.com/klauspost/compress":          {"index", "store/stream", "oci/archive"},
 	"C":                                      nil,
 }
 

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/flatroot/flatroot/oci"
+	"github.com/flatroot/flatroot/oci/files"
 )
 
 // lockPoll is how often a held lock is tried again. flock(2) can't be
@@ -95,8 +96,8 @@ func (s *Sink) checkBlobs(doc *oci.Document) error {
 
 // enter exchanges index.json, under the lock.
 func (s *Sink) enter(desc ocispec.Descriptor) error {
-	raw, doc, err := readIndex(s.root)
-	if isAbsent(err) {
+	raw, doc, err := readIndex(files.Dir{Root: s.root})
+	if files.IsAbsent(err) {
 		raw, doc, err = []byte(`{"mediaType":"`+ocispec.MediaTypeImageIndex+`","schemaVersion":2}`), new(oci.Document), nil
 	}
 	if err != nil {

@@ -8,10 +8,10 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/flatroot/flatroot/oci"
+	"github.com/flatroot/flatroot/oci/files"
 )
 
 // Modes of what a sink makes, whatever the umask: a layout is there to be
@@ -35,8 +35,8 @@ var _ oci.Sink = (*Sink)(nil)
 // an empty directory. The reference's name is that of the image to come; it
 // may be empty.
 func Create(ctx context.Context, ref oci.Reference) (*Sink, error) {
-	if ref.Digest != "" {
-		return nil, fmt.Errorf("%s: an image can't be written to a digest: want %s:DIR[:NAME]", ref, oci.OCI)
+	if err := ref.CheckWritable(); err != nil {
+		return nil, fmt.Errorf("%s: %w", ref, err)
 	}
 	if err := makeDir(ref.Path); err != nil {
 		return nil, fmt.Errorf("%s: %w", ref, err)
@@ -70,11 +70,11 @@ func makeDir(path string) error {
 // init makes a layout of an empty directory, under the lock, so that nobody
 // finds one half made.
 func (s *Sink) init() error {
-	if err := s.sweep(); err != nil {
+	if err := files.Sweep(s.root); err != nil {
 		return err
 	}
-	err := checkVersion(s.root)
-	if isAbsent(err) {
+	err := checkVersion(files.Dir{Root: s.root})
+	if files.IsAbsent(err) {
 		if err = s.checkEmpty(); err == nil {
 			err = s.writeFile(ocispec.ImageLayoutFile, []byte(`{"imageLayoutVersion":"`+ocispec.ImageLayoutVersion+`"}`))
 		}
@@ -139,7 +139,7 @@ func (s *Sink) hasBlob(desc ocispec.Descriptor) (bool, error) {
 		return false, err
 	}
 	fi, err := s.root.Lstat(name)
-	if isAbsent(err) {
+	if files.IsAbsent(err) {
 		return false, nil
 	}
 	return err == nil && fi.Mode().IsRegular() && fi.Size() == desc.Size, err
@@ -164,45 +164,7 @@ func (s *Sink) putBlob(ctx context.Context, desc ocispec.Descriptor, r io.Reader
 	if err != nil {
 		return err
 	}
-	return s.create(name, func(f io.Writer) error { return copyVerified(ctx, f, r, desc) })
-}
-
-// copyVerified copies exactly the blob that desc describes. It reads at most
-// one byte more.
-func copyVerified(ctx context.Context, w io.Writer, r io.Reader, desc ocispec.Descriptor) error {
-	h := digest.SHA256.Digester()
-	n, err := io.Copy(io.MultiWriter(w, h.Hash()), io.LimitReader(&ctxReader{ctx, r}, desc.Size))
-	if err != nil {
-		return err
-	}
-	if n == desc.Size {
-		more, err := io.CopyN(io.Discard, r, 1)
-		if err != nil && err != io.EOF {
-			return err
-		}
-		n += more
-	}
-	what := "blob " + desc.Digest.String()
-	if n != desc.Size {
-		return &oci.SizeError{What: what, Want: desc.Size, Got: n}
-	}
-	if got := h.Digest(); got != desc.Digest {
-		return &oci.DigestError{What: what, Want: desc.Digest, Got: got}
-	}
-	return nil
-}
-
-// ctxReader stops a long copy from a source that knows no context.
-type ctxReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c *ctxReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
+	return s.create(name, func(f io.Writer) error { return oci.CopyBlob(ctx, f, r, desc) })
 }
 
 // writeFile writes a small file.
@@ -214,9 +176,10 @@ func (s *Sink) writeFile(name string, data []byte) error {
 }
 
 // create writes a file under a temporary name and renames it when it is on
-// disk. After an error nothing is left.
+// disk. The temporary name is in the layout's own directory, since blobs/ is
+// listed by other tools. After an error nothing is left.
 func (s *Sink) create(name string, write func(io.Writer) error) error {
-	f, tmp, err := s.newTmp()
+	f, tmp, err := files.NewTmp(s.root)
 	if err != nil {
 		return err
 	}

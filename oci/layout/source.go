@@ -5,14 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/flatroot/flatroot/oci"
+	"github.com/flatroot/flatroot/oci/files"
 )
 
 // Options of a Source.
@@ -21,44 +20,48 @@ type Options struct {
 	Platform oci.Platform
 }
 
-// Source is one image of a layout. It implements oci.Source.
+// Source is one image of a layout. It implements oci.RangeSource.
 type Source struct {
-	root *os.Root
+	fs   files.FS
 	ref  oci.Reference
 	opts Options
 }
 
-var _ oci.Source = (*Source)(nil)
+var _ oci.RangeSource = (*Source)(nil)
 
 // Open opens the layout of an oci: reference. The image is looked for later.
 func Open(ref oci.Reference, o Options) (*Source, error) {
-	root, err := os.OpenRoot(ref.Path)
+	dir, err := files.OpenDir(ref.Path)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", ref, err)
 	}
-	if err := checkVersion(root); err != nil {
-		if isAbsent(err) {
+	s, err := OpenFS(dir, ref, o)
+	if err != nil {
+		return nil, errors.Join(err, dir.Close())
+	}
+	return s, nil
+}
+
+// OpenFS opens the layout whose files a reference stands for. The source
+// closes them.
+func OpenFS(fsys files.FS, ref oci.Reference, o Options) (*Source, error) {
+	if err := checkVersion(fsys); err != nil {
+		if files.IsAbsent(err) {
 			err = fmt.Errorf("%w: there is no file %s", ErrNoLayout, ocispec.ImageLayoutFile)
 		}
-		return nil, errors.Join(fmt.Errorf("%s: %w", ref, err), root.Close())
+		return nil, fmt.Errorf("%s: %w", ref, err)
 	}
-	return &Source{root: root, ref: ref, opts: o}, nil
+	return &Source{fs: fsys, ref: ref, opts: o}, nil
 }
 
 // String returns the reference.
 func (s *Source) String() string { return s.ref.String() }
 
 // Origin is the reference by which the layout is found from any directory.
-func (s *Source) Origin() string {
-	ref := s.ref
-	if path, err := filepath.Abs(ref.Path); err == nil {
-		ref.Path = path
-	}
-	return ref.String()
-}
+func (s *Source) Origin() string { return s.ref.Absolute().String() }
 
-// Close releases the directory. Blobs that are open stay so.
-func (s *Source) Close() error { return s.root.Close() }
+// Close closes the files. What is open of a directory stays so.
+func (s *Source) Close() error { return s.fs.Close() }
 
 // Resolve finds the entry in index.json.
 func (s *Source) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
@@ -73,7 +76,7 @@ func (s *Source) resolve(ctx context.Context) (ocispec.Descriptor, error) {
 	if err := ctx.Err(); err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	_, doc, err := readIndex(s.root)
+	_, doc, err := readIndex(s.fs)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -81,6 +84,12 @@ func (s *Source) resolve(ctx context.Context) (ocispec.Descriptor, error) {
 		return s.byDigest(doc.Manifests)
 	}
 	entries := doc.Manifests
+	if i, ok := s.ref.Index(); ok {
+		if i >= len(entries) {
+			return ocispec.Descriptor{}, fmt.Errorf("no image @%d: it has %d", i, len(entries))
+		}
+		return entries[i], nil
+	}
 	if s.ref.Tag != "" {
 		entries = slices.DeleteFunc(slices.Clone(entries), func(d ocispec.Descriptor) bool { return nameOf(d) != s.ref.Tag })
 	}
@@ -105,11 +114,11 @@ func (s *Source) byDigest(entries []ocispec.Descriptor) (ocispec.Descriptor, err
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	fi, err := s.root.Lstat(name)
+	f, err := s.fs.Open(name)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	return ocispec.Descriptor{Digest: s.ref.Digest, Size: fi.Size()}, nil
+	return ocispec.Descriptor{Digest: s.ref.Digest, Size: f.Size()}, f.Close()
 }
 
 // choose settles which of several entries is meant: some tools write an image
@@ -125,9 +134,17 @@ func (s *Source) choose(entries []ocispec.Descriptor) (ocispec.Descriptor, error
 		}
 		return oci.Select(entries, want)
 	case oneName && s.ref.Tag != "":
-		return ocispec.Descriptor{}, fmt.Errorf("%d images have that name; choose by digest, %s:DIR@sha256:…", len(entries), oci.OCI)
+		return ocispec.Descriptor{}, fmt.Errorf("%d images have that name; choose by digest, %s@sha256:…", len(entries), s.place())
 	}
-	return ocispec.Descriptor{}, fmt.Errorf("has %d images; choose by name, %s:DIR:NAME; %s", len(entries), oci.OCI, listNames(entries))
+	return ocispec.Descriptor{}, fmt.Errorf("has %d images; choose by name, %s:NAME; %s", len(entries), s.place(), listNames(entries))
+}
+
+// place is how one writes where the layout is.
+func (s *Source) place() string {
+	if s.ref.Transport == oci.OCIArchive {
+		return string(oci.OCIArchive) + ":FILE"
+	}
+	return string(s.ref.Transport) + ":DIR"
 }
 
 // Image follows the entry to one image.
@@ -144,34 +161,43 @@ func (s *Source) Image(ctx context.Context) (*oci.Image, error) {
 	return m, nil
 }
 
-// fetch is the oci.FetchFunc of a layout.
-func (s *Source) fetch(ctx context.Context, desc ocispec.Descriptor) (b []byte, err error) {
+// fetch is the oci.FetchFunc of a layout. Load has bounded the size.
+func (s *Source) fetch(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	f, err := openBlob(s.root, desc)
+	name, err := blobPath(desc.Digest)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	// Load has bounded the size, and openBlob compared it with the file's.
-	b = make([]byte, desc.Size)
-	if _, err := io.ReadFull(f, b); err != nil {
-		return nil, fmt.Errorf("read blob %s: %w", desc.Digest, err)
-	}
-	return b, nil
+	return files.ReadBlob(s.fs, name, desc)
 }
 
 // OpenBlob opens a blob's file after comparing its size.
 func (s *Source) OpenBlob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	return s.openBlob(ctx, desc, func(name string) (io.ReadCloser, error) { return files.OpenBlob(s.fs, name, desc) })
+}
+
+// OpenRange opens a part of a blob's file after comparing its size.
+func (s *Source) OpenRange(ctx context.Context, desc ocispec.Descriptor, offset, length int64) (io.ReadCloser, error) {
+	return s.openBlob(ctx, desc, func(name string) (io.ReadCloser, error) {
+		return files.OpenPart(s.fs, name, desc, offset, length)
+	})
+}
+
+func (s *Source) openBlob(ctx context.Context, desc ocispec.Descriptor, open func(name string) (io.ReadCloser, error)) (io.ReadCloser, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	f, err := openBlob(s.root, desc)
+	name, err := blobPath(desc.Digest)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.ref, err)
 	}
-	return f, nil
+	r, err := open(name)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.ref, err)
+	}
+	return r, nil
 }
 
 // nameOf returns an entry's name.
