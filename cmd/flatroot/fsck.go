@@ -189,7 +189,7 @@ func openOrigin(repository string, manifest digest.Digest) (oci.Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	if (ref.Transport == oci.Docker || ref.Transport == oci.OCI) && manifest != "" {
+	if (ref.Transport == oci.Docker || ref.Transport == oci.OCI || ref.Transport == oci.OCIArchive) && manifest != "" {
 		ref.Tag, ref.Digest = "", manifest
 	}
 	src, _, err := openSource(ref.String(), oci.Platform{})

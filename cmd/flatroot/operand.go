@@ -17,6 +17,8 @@ import (
 	"github.com/flatroot/flatroot/fsverity"
 	"github.com/flatroot/flatroot/index"
 	"github.com/flatroot/flatroot/oci"
+	"github.com/flatroot/flatroot/oci/archive"
+	"github.com/flatroot/flatroot/oci/dir"
 	"github.com/flatroot/flatroot/oci/layout"
 	"github.com/flatroot/flatroot/oci/registry"
 	"github.com/flatroot/flatroot/store"
@@ -66,6 +68,10 @@ func openSource(arg string, p oci.Platform) (oci.Source, oci.Reference, error) {
 	switch ref.Transport {
 	case oci.OCI:
 		src, err = layout.Open(ref, layout.Options{Platform: p})
+	case oci.OCIArchive, oci.DockerArchive:
+		src, err = archive.Open(ref, archive.Options{Platform: p})
+	case oci.Dir:
+		src, err = dir.Open(ref, dir.Options{Platform: p})
 	case oci.Docker:
 		src, err = registry.Open(ref, registry.Options{Platform: p, UserAgent: "flatroot/" + version})
 	default:
@@ -75,6 +81,20 @@ func openSource(arg string, p oci.Platform) (oci.Source, oci.Reference, error) {
 		return nil, ref, err
 	}
 	return src, ref, nil
+}
+
+// openSink opens the place that an image is pushed to.
+func openSink(ctx context.Context, ref oci.Reference) (oci.Sink, error) {
+	switch ref.Transport {
+	case oci.OCI:
+		return layout.Create(ctx, ref)
+	case oci.OCIArchive:
+		return archive.Create(ctx, ref)
+	}
+	return nil, &usageError{
+		command: "push", msg: fmt.Sprintf("this version can't push to %s", ref),
+		hint: "oci:DIR[:NAME] is an OCI layout, oci-archive:FILE[:NAME] one in a tar",
+	}
 }
 
 // hasTransport tells whether an argument says itself that it is an image somewhere else.

@@ -19,7 +19,7 @@ func pullCommand() *command {
 		usage: "bring images into the store",
 		about: `Brings images into the store: every file once, every layer once, and of each image one EROFS image of its whole tree, whose fs-verity digest is printed.
 
-SOURCE is docker://HOST/REPOSITORY[:TAG][@DIGEST] for a registry or oci:DIR[:NAME] for an OCI image layout. The docker:// may be left out if there is a slash and what is before it has a dot or a colon or is localhost. Credentials are those that docker login and podman login leave.
+SOURCE is docker://HOST/REPOSITORY[:TAG][@DIGEST] for a registry, oci:DIR[:NAME] for an OCI image layout, oci-archive:FILE[:NAME] for one in a tar, docker-archive:FILE[:NAME[:TAG]] for what docker save and podman save write, or dir:DIR for what skopeo copies there. The docker:// may be left out if there is a slash and what is before it has a dot or a colon or is localhost. Credentials are those that docker login and podman login leave. An archive may be compressed with gzip or zstd; nothing of it is unpacked. Of several images in a layout or archive :@0 in place of a name is the first one.
 
 Everything is hashed here, and compared with what manifest and config claim. A layer that the store has is not fetched again, and of a manifest that is complete in the store just its digest is asked for.
 
@@ -33,6 +33,7 @@ The name in the store is the reference's own name and tag unless --name gives an
 		}, readingFlags()...),
 		examples: []example{
 			{"an image from a registry", "flatroot pull docker://docker.io/library/debian:13"},
+			{"what docker save wrote", "flatroot pull docker-archive:images.tar:web:v2"},
 			{"an image from an OCI layout, under another name", "flatroot pull oci:build/image:v2 --name web"},
 			{"only if it is the very one that was tested", "flatroot pull registry.example.com/os:2026 --expect $(cat os.digest)"},
 			{"make sure that all of it is as it was pulled", "flatroot pull --verify registry.example.com/os:2026"},

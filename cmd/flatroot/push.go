@@ -10,21 +10,21 @@ import (
 
 	"github.com/flatroot/flatroot/index"
 	"github.com/flatroot/flatroot/oci"
-	"github.com/flatroot/flatroot/oci/layout"
 )
 
 func pushCommand() *command {
 	return &command{
 		name: "push", args: "NAME DEST", min: 2, max: 2,
-		usage: "write an image to an OCI layout",
+		usage: "write an image to an OCI layout or archive",
 		about: `Writes an image: the same layers, bit for bit the same tars, so that their diffIDs and the image's digest are the same wherever it is pulled. Layers are compressed anew, always in the same way, so the manifest may get another digest; it is printed.
 
-DEST is oci:DIR[:NAME]. The layout is made if it is not there. Blobs that it has are not written again.`,
+DEST is oci:DIR[:NAME] or oci-archive:FILE[:NAME]. A layout is made if it is not there, and keeps the images that it has by other names; blobs that it has are not written again. An archive, a tar of a layout, holds the one image: it is written beside FILE and takes its place when it is whole. One that has other images is not replaced.`,
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "compress", Value: "gzip", Usage: "compress layers by `HOW`: gzip, zstd or none"},
 		},
 		examples: []example{
 			{"an image as a directory that other tools read", "flatroot push web oci:web-layout:latest"},
+			{"as one file", "flatroot push web oci-archive:web.tar:latest"},
 		},
 		run: func(ctx context.Context, v *invocation) error {
 			o := index.PushOptions{Compression: v.String("compress")}
@@ -43,9 +43,6 @@ func runPush(ctx context.Context, c console, name, dest string, o index.PushOpti
 	if err != nil {
 		return &usageError{command: "push", msg: err.Error()}
 	}
-	if ref.Transport != oci.OCI {
-		return &usageError{command: "push", msg: fmt.Sprintf("this version can't push to %s", dest), hint: "oci:DIR[:NAME] is an OCI layout"}
-	}
 	s, err := c.openStore() // blobs are compressed in it before they are pushed
 	if err != nil {
 		return err
@@ -55,7 +52,7 @@ func runPush(ctx context.Context, c console, name, dest string, o index.PushOpti
 	if err != nil {
 		return err
 	}
-	sink, err := layout.Create(ctx, ref)
+	sink, err := openSink(ctx, ref)
 	if err != nil {
 		return err
 	}

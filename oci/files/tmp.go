@@ -106,7 +106,7 @@ func NewUnnamed(dir string) (*os.File, error) {
 	if !noTmpfile(err) {
 		return f, err
 	}
-	if f, err = os.CreateTemp(dir, tmpPrefix); err != nil {
+	if f, err = os.CreateTemp(dir, "flatroot-*"); err != nil {
 		return nil, err
 	}
 	if err := os.Remove(f.Name()); err != nil {
@@ -163,8 +163,12 @@ func (n *New) publish(name string, replace bool) error {
 	case n.tmp == "" && !replace:
 		return n.link(name)
 	case n.tmp == "":
-		// No call gives an unnamed file a name that is taken.
+		// No call gives an unnamed file a name that is taken. The lock is
+		// what Sweep asks for.
 		tmp := tmpPrefix + rand.Text()
+		if err := unix.Flock(int(n.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			return fmt.Errorf("lock the new file: %w", err)
+		}
 		if err := n.link(tmp); err != nil {
 			return err
 		}
