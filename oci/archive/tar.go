@@ -17,7 +17,7 @@ import (
 
 // Bounds of an archive. An image has three files for each layer at most, and
 // their names are of some 70 or 80 bytes.
-const (
+var (
 	maxEntries = 1 << 17
 	maxName    = 1 << 10  // bytes
 	maxNames   = 32 << 20 // bytes of all names and targets
