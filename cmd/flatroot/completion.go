@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -25,7 +28,7 @@ func completionCommand() *command {
 	return &command{
 		name: "completion", args: "bash|zsh|fish", min: 1, max: 1,
 		usage: "print the script that completes command lines in a shell",
-		about: `Prints the script for a shell. It completes commands, flags, names of images and digests, and leaves paths to the shell.`,
+		about: `Prints the script for a shell. It completes commands, flags, names of images and digests, and transports with the paths behind them, and leaves other paths to the shell.`,
 		examples: []example{
 			{"bash, for this session", "source <(flatroot completion bash)"},
 			{"zsh, from the next session on", "flatroot completion zsh >\"${fpath[1]}/_flatroot\""},
@@ -88,7 +91,7 @@ func completeWords(c console, words []string) []string {
 	case line.command == nil:
 		return withPrefix(commandWords(), last)
 	}
-	return withPrefix(argumentWords(c, line), last)
+	return withPrefix(argumentWords(c, line, last), last)
 }
 
 // globalValue is what a command line says for a global flag.
@@ -152,18 +155,30 @@ func flagValues(word string) (values []string, ok bool) {
 	return nil, f != nil && takesValue(f) && !strings.Contains(word, "=")
 }
 
-// argumentWords are the arguments that a command may have: images and shells; the shell adds files.
-func argumentWords(c console, l *commandLine) []string {
+// argumentWords are the arguments that a command may have: images, places of images elsewhere, and shells; the shell adds
+// files. last is what is there of the argument.
+func argumentWords(c console, l *commandLine, last string) []string {
 	switch l.command.name {
 	case "help":
 		return commandWords()
 	case "completion":
 		return []string{"bash", "zsh", "fish"}
-	case "mount", "push", "tag", "inspect", "layers", "doctor":
+	case "pull":
+		return placeWords(last, sources())
+	case "push":
+		if len(l.args) == 1 {
+			return placeWords(last, sinks())
+		}
+		if len(l.args) > 1 {
+			return nil
+		}
+	case "mount", "tag", "inspect", "layers", "doctor":
 		if len(l.args) > 0 {
 			return nil
 		}
-	case "rm", "digest", "dump", "diff":
+	case "digest", "dump", "diff":
+		return append(imageWords(c), placeWords(last, sources())...)
+	case "rm":
 	default:
 		return nil
 	}
@@ -182,4 +197,55 @@ func imageWords(c console) []string {
 		return nil
 	}
 	return names
+}
+
+// place is a transport as one writes it, and what it means.
+type place struct{ prefix, means string }
+
+// sources are where images can be pulled from.
+func sources() []place {
+	return append(sinks(),
+		place{"docker-archive:", "what docker save and podman save write"},
+		place{"dir:", "a directory that skopeo or podman has written"},
+		place{"docker://", "a registry"},
+	)
+}
+
+// sinks are where images can be pushed to.
+func sinks() []place {
+	return []place{{"oci:", "a directory in OCI image layout"}, {"oci-archive:", "a tar of an OCI image layout"}}
+}
+
+// placeWords are the transports, or the paths that may follow one of them.
+func placeWords(last string, places []place) []string {
+	var words []string
+	for _, p := range places {
+		path, ok := strings.CutPrefix(last, p.prefix)
+		if ok && p.prefix != "docker://" {
+			return prepend(p.prefix, pathWords(path))
+		}
+		words = append(words, p.prefix+"\t"+p.means)
+	}
+	return words
+}
+
+// pathWords are the paths that begin like one; those of directories end in a slash.
+func pathWords(path string) []string {
+	dir, base := filepath.Split(path)
+	entries, err := os.ReadDir(cmp.Or(dir, "."))
+	if err != nil {
+		return nil
+	}
+	var words []string
+	for _, e := range entries {
+		name := e.Name()
+		if !strings.HasPrefix(name, base) || strings.HasPrefix(name, ".") && base == "" {
+			continue
+		}
+		if st, err := os.Stat(filepath.Join(dir, name)); err == nil && st.IsDir() {
+			name += "/"
+		}
+		words = append(words, dir+name)
+	}
+	return words
 }

@@ -13,5 +13,7 @@ _flatroot() {
 		COMPREPLY+=("${line#"$cut"}")
 	done < <("${words[0]}" complete-words --progress none -- "${words[@]:1}" 2>/dev/null)
 	[[ ${#COMPREPLY[@]} -gt 0 ]] || compopt -o default
+	# More follows transports and directories.
+	[[ ${COMPREPLY[0]-} != *[:/] ]] || compopt -o nospace
 }
 complete -F _flatroot flatroot

@@ -2,14 +2,24 @@
 # Completion of flatroot for zsh.
 _flatroot() {
 	local line
-	local -a answers
+	local -a answers unfinished
 	for line in "${(@f)$("${words[1]}" complete-words --progress none -- "${(@)words[2,CURRENT]}" 2>/dev/null)}"; do
 		[[ -n $line ]] || continue
 		line=${line//:/\\:}
-		answers+=("${line/$'\t'/:}")
+		# More follows transports and directories.
+		if [[ ${line%%$'\t'*} == *[:/] ]]; then
+			unfinished+=("${line/$'\t'/:}")
+		else
+			answers+=("${line/$'\t'/:}")
+		fi
 	done
-	if ((${#answers})); then
-		_describe flatroot answers
+	if ((${#answers} + ${#unfinished})); then
+		if ((${#answers})); then
+			_describe flatroot answers
+		fi
+		if ((${#unfinished})); then
+			_describe flatroot unfinished -S ''
+		fi
 	else
 		_files
 	fi
