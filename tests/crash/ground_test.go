@@ -52,7 +52,7 @@ func (g ground) state() (*kit.State, error) {
 	return s, err
 }
 
-// names are the states of all names, the layout's, which is somebody else's store, among them.
+// names are the states of all names, those of a layout and an archive, which are somebody else's, among them.
 func (g ground) names() (map[string]string, error) {
 	s, err := g.state()
 	if err != nil {
@@ -63,7 +63,11 @@ func (g ground) names() (map[string]string, error) {
 	for name, digest := range pushed {
 		names["dest "+name] = digest
 	}
-	return names, err
+	archived, aerr := readArchive(g.dest() + ".tar")
+	for name, digest := range archived {
+		names["archive "+name] = digest
+	}
+	return names, errors.Join(err, aerr)
 }
 
 // template is what all points of a scenario start from, and what they are compared with.

@@ -3,11 +3,13 @@
 package crash
 
 import (
+	"archive/tar"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -38,6 +40,43 @@ func readLayout(dir string) (map[string]string, error) {
 		names[d.Annotations[ocispec.AnnotationRefName]] = d.Digest.String()
 	}
 	return names, nil
+}
+
+// readArchive is readLayout for a tar of a layout. One that is there is whole.
+func readArchive(path string) (names map[string]string, err error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	dir, err := os.MkdirTemp("", "archive")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	for r := tar.NewReader(f); ; {
+		h, err := r.Next()
+		switch {
+		case errors.Is(err, io.EOF):
+			if names, err = readLayout(dir); err == nil && len(names) != 1 {
+				err = fmt.Errorf("archive %s has %d images", path, len(names))
+			}
+			return names, err
+		case err == nil && h.Typeflag == tar.TypeDir:
+			err = os.Mkdir(filepath.Join(dir, h.Name), 0o700)
+		case err == nil:
+			var b []byte
+			if b, err = io.ReadAll(r); err == nil {
+				err = os.WriteFile(filepath.Join(dir, h.Name), b, 0o600)
+			}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("archive %s: %w", path, err)
+		}
+	}
 }
 
 func checkManifest(dir string, d ocispec.Descriptor) error {

@@ -10,7 +10,7 @@ import (
 )
 
 // scenario is a command in a ground, which is a directory. In arguments {store} and {dest} stand for the store and for a
-// layout to push to, both in the ground, and {layout} and {tree} for the images and the directory that all have in common.
+// layout to push to (with .tar for an archive), both in the ground, and {layout} and {tree} for the images and the directory that all have in common.
 type scenario struct {
 	name string
 	// before are the commands that make the ground, each a line.
@@ -80,6 +80,19 @@ func scenarios() []scenario {
 		{
 			name: "push-plain", before: []string{initStore, pullV1}, digest: true,
 			command: "push --store {store} web oci:{dest}:latest --compress none",
+		},
+		{
+			name: "push-archive", before: []string{initStore, pullV1}, digest: true,
+			command: "push --store {store} web oci-archive:{dest}.tar:latest",
+		},
+		{
+			name: "push-archive-update", digest: true,
+			before:  []string{initStore, pullV1, "push --store {store} web oci-archive:{dest}.tar:latest", pullV2},
+			command: "push --store {store} web oci-archive:{dest}.tar:latest",
+		},
+		{
+			name: "push-archive-named-files", before: []string{initStore, pullV1}, digest: true, noTmpfile: true,
+			command: "push --store {store} web oci-archive:{dest}.tar:latest",
 		},
 		{
 			name: "gc", before: []string{initStore, pullOther, pullV1, pullV2, "rm --store {store} other"}, every: true,
