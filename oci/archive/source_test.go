@@ -212,7 +212,29 @@ func TestForms(t *testing.T) {
 	}
 }
 
-// hostileDocker are changes to a docker-archive, and what comes of them.
+// TestBothInOne reads what Docker has written since version 25: an OCI layout with a manifest.json beside it.
+func TestBothInOne(t *testing.T) {
+	for _, how := range []ocitest.Compression{ocitest.None, ocitest.Gzip} {
+		b := sample(t, "x", how)
+		list, err := b.OCIArchive("1")
+		check(t, err)
+		blob := func(kind string) string { return "blobs/sha256/" + b.Find(kind).Descriptor.Digest.Encoded() }
+		list = append(list,
+			ocitest.File{Name: "manifest.json", Data: fmt.Sprintf(`[{"Config":%q,"RepoTags":["web:1"],"Layers":[%q],"LayerSources":{"sha256:x":{}}}]`, blob("config"), blob("layer"))},
+			ocitest.File{Name: "repositories", Data: "{}"})
+		path := write(t, ocitest.Tar(list...))
+		asOCI, err := read(oci.Reference{Transport: oci.OCIArchive, Path: path, Tag: "1"}, archive.Options{})
+		check(t, err)
+		asDocker, err := read(oci.Reference{Transport: oci.DockerArchive, Path: path, Tag: "web:1"}, archive.Options{})
+		check(t, err)
+		if asOCI.Descriptor.Digest != b.Root().Digest || asDocker.ConfigDescriptor.Digest != asOCI.ConfigDescriptor.Digest ||
+			asDocker.Layers[0].Descriptor.Digest != asOCI.Layers[0].Descriptor.Digest {
+			t.Errorf("got %+v and %+v", asOCI, asDocker)
+		}
+	}
+}
+
+// TestHostileDocker changes a docker-archive.
 func TestHostileDocker(t *testing.T) {
 	b := sample(t, "x", ocitest.None)
 	good, err := ocitest.DockerArchive(ocitest.Archived{Built: b, Names: []string{"a:1"}})
