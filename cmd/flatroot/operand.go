@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -62,7 +63,7 @@ func checkName(name string) error {
 func openSource(arg string, p oci.Platform) (oci.Source, oci.Reference, error) {
 	ref, err := oci.ParseReference(arg)
 	if err != nil {
-		return nil, ref, &usageError{msg: err.Error()}
+		return nil, ref, &usageError{msg: err.Error(), hint: sourceHint(arg)}
 	}
 	var src oci.Source
 	switch ref.Transport {
@@ -81,6 +82,26 @@ func openSource(arg string, p oci.Platform) (oci.Source, oci.Reference, error) {
 		return nil, ref, err
 	}
 	return src, ref, nil
+}
+
+// sourceHint says how a path that was given for an image elsewhere is to be written, if it leads to something.
+func sourceHint(path string) string {
+	has := func(name string) bool {
+		_, err := os.Stat(filepath.Join(path, name))
+		return err == nil
+	}
+	st, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return ""
+	case !st.IsDir():
+		return fmt.Sprintf("an image in that file is %s:%s or %s:%[2]s", oci.OCIArchive, path, oci.DockerArchive)
+	case has("oci-layout"):
+		return fmt.Sprintf("the layout there is %s:%s", oci.OCI, path)
+	case has("manifest.json"):
+		return fmt.Sprintf("the image there is %s:%s", oci.Dir, path)
+	}
+	return fmt.Sprintf("`flatroot build %s` makes an image of the directory", path)
 }
 
 // openSink opens the place that an image is pushed to.

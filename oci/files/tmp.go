@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -61,7 +62,7 @@ func own(f *os.File) (bool, error) {
 }
 
 // Sweep removes the temporary files that killed processes have left in a
-// directory.
+// directory. Those of other users, in a directory for everybody, are theirs.
 func Sweep(root *os.Root) error {
 	d, err := root.Open(".")
 	if err != nil {
@@ -75,7 +76,7 @@ func Sweep(root *os.Root) error {
 		if !strings.HasPrefix(name, tmpPrefix) {
 			continue
 		}
-		if err := sweepOne(root, name); err != nil && !IsAbsent(err) {
+		if err := sweepOne(root, name); err != nil && !IsAbsent(err) && !errors.Is(err, fs.ErrPermission) {
 			return fmt.Errorf("remove what a killed process has left: %w", err)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/flatroot/flatroot/tests/testenv"
 )
 
 func check(t *testing.T, errs ...error) {
@@ -90,6 +92,20 @@ func TestNotPublished(t *testing.T) {
 		if list, err := os.ReadDir(dir); err != nil || len(list) > 0 {
 			t.Errorf("%s: left %v, %v", how, list, err)
 		}
+	}
+}
+
+// TestSweepOthers has a file that may not be opened.
+func TestSweepOthers(t *testing.T) {
+	testenv.Need(t, "user")
+	dir := t.TempDir()
+	other := filepath.Join(dir, tmpPrefix+"OTHER")
+	root, err := os.OpenRoot(dir)
+	check(t, err)
+	check(t, os.WriteFile(other, nil, 0o000))
+	check(t, Sweep(root), root.Close())
+	if _, err := os.Lstat(other); err != nil {
+		t.Error(err)
 	}
 }
 
