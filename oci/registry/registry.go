@@ -12,28 +12,26 @@
 //   - Credentials go to the registry that they were stored for, and to the
 //     token server that it names over the same kind of connection; never to
 //     the host of a redirect.
-//   - Plain HTTP is spoken to this machine only, unless Options.Insecure, and
-//     never by way of a redirect from HTTPS.
+//   - Plain HTTP is spoken to this machine only, unless Options.Insecure or
+//     registries.conf allows it, and never by way of a redirect from HTTPS.
 //   - What a registry says about a manifest or config is read up to a bound
 //     and verified by oci.Load. Blobs are handed on unverified, but a body
 //     that is longer or shorter than its descriptor says is an error.
+//   - What fails for a reason that may pass is tried again, within bounds; a
+//     blob that breaks off goes on where it was. What the other side says for
+//     good, and what does not fit its digest, is not asked again.
 //   - Text of the other side's gets into errors short and without control
 //     characters, and addresses without their query, where signatures are.
 package registry
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/flatroot/flatroot/oci"
@@ -52,6 +50,12 @@ type Options struct {
 	UserAgent string
 	// Timeouts of the phases of a request; those that are zero have defaults.
 	Timeouts Timeouts
+	// Retry is how often and when a failed request is sent again; what is zero has defaults.
+	Retry Retry
+	// Told hears of each failure that is no reason to give up. It may be called from several goroutines. Nil: nobody does.
+	Told func(Notice)
+	// RegistriesConf is the file with mirrors and blocked registries. Empty: where containers-registries.conf(5) says.
+	RegistriesConf string
 }
 
 // Timeouts bound how long a registry may be silent. There is none for a whole
@@ -79,41 +83,45 @@ func (t Timeouts) fill() Timeouts {
 	return t
 }
 
-// Source is one image of a registry. It implements oci.Source.
+// Source is one image of a registry. It implements oci.NetworkSource and oci.RangeSource.
 type Source struct {
-	ref      oci.Reference
-	repo     name.Repository
-	opts     Options
-	base     *baseTransport
-	keychain authn.Keychain
+	ref       oci.Reference
+	opts      Options
+	endpoints []*endpoint // mirrors in their order, then the registry itself
 
 	mu       sync.Mutex
-	client   *http.Client        // nil until the registry has been asked how to authenticate
+	first    int                 // of endpoints: the one to ask first
 	resolved *ocispec.Descriptor // nil until Resolve
 	raw      []byte              // of resolved, if it took a GET
 }
 
-var _ oci.RangeSource = (*Source)(nil)
+var (
+	_ oci.RangeSource   = (*Source)(nil)
+	_ oci.NetworkSource = (*Source)(nil)
+)
 
 // Open prepares to read a docker:// reference. Nothing is sent yet.
 func Open(ref oci.Reference, o Options) (*Source, error) {
-	var weak []name.Option
-	insecure := o.Insecure || isLocal(ref.Host)
-	if insecure {
-		weak = append(weak, name.Insecure)
-	}
-	reg, err := name.NewRegistry(ref.Host, weak...)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", ref, err)
-	}
-	o.Timeouts = o.Timeouts.fill()
+	o.Timeouts, o.Retry = o.Timeouts.fill(), o.Retry.fill()
 	if o.UserAgent == "" {
 		o.UserAgent = "flatroot"
 	}
 	if o.Keychain == nil {
 		o.Keychain = NewKeychain()
 	}
-	return &Source{ref: ref, repo: reg.Repo(ref.Repository), opts: o, base: newBase(o), keychain: o.Keychain}, nil
+	places, err := findPlaces(ref, o.RegistriesConf)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", ref, err)
+	}
+	s := &Source{ref: ref, opts: o}
+	for _, p := range places {
+		e, err := newEndpoint(p, o)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", ref, err)
+		}
+		s.endpoints = append(s.endpoints, e)
+	}
+	return s, nil
 }
 
 // String returns the reference.
@@ -121,72 +129,69 @@ func (s *Source) String() string { return s.ref.String() }
 
 // Close lets go of idle connections. Blobs that are open stay so.
 func (s *Source) Close() error {
-	s.base.inner.CloseIdleConnections()
+	for _, e := range s.endpoints {
+		e.base.inner.CloseIdleConnections()
+	}
 	return nil
 }
 
-// session returns a client that authenticates. The first call asks the
-// registry how; a failure is not remembered.
-func (s *Source) session(ctx context.Context) (*http.Client, error) {
+// ask has the endpoints try something, one after the other, until one succeeds, and after a pause all of them again as long
+// as there is hope and patience. what is for messages.
+func (s *Source) ask(ctx context.Context, what string, p *patience, try func(*endpoint) error) error {
+	for {
+		err := s.askOnce(ctx, what, try)
+		if err == nil {
+			return nil
+		}
+		if err := p.wait(ctx, what, err); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Source) askOnce(ctx context.Context, what string, try func(*endpoint) error) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.client != nil {
-		return s.client, nil
+	first := s.first
+	s.mu.Unlock()
+	var errs []error
+	for i := range s.endpoints {
+		n := (first + i) % len(s.endpoints)
+		err := try(s.endpoints[n])
+		if err == nil {
+			s.askFirst(n)
+			return nil
+		}
+		errs = append(errs, err)
+		if ctx.Err() != nil {
+			break
+		}
+		if i+1 < len(s.endpoints) {
+			s.tell(Notice{What: what, Err: err, Next: s.endpoints[(n+1)%len(s.endpoints)].ref.Host})
+		}
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	if len(errs) == 1 {
+		return errs[0]
 	}
-	auth, err := authn.Resolve(ctx, s.keychain, s.repo)
-	if err != nil {
-		return nil, fmt.Errorf("look for credentials: %w", err)
-	}
-	rt, err := transport.NewWithContext(ctx, s.repo.Registry, auth, s.base, []string{s.repo.Scope(transport.PullScope)})
-	if err != nil {
-		return nil, s.explain(err)
-	}
-	s.client = &http.Client{Transport: rt, CheckRedirect: s.checkRedirect}
-	return s.client, nil
+	return endpointErrors(errs)
 }
 
-// url returns the address of a manifest or blob. The scheme is what the
-// handshake found; the transport replaces it.
-func (s *Source) url(kind, id string) string {
-	return s.repo.Scheme() + "://" + s.repo.RegistryStr() + "/v2/" + s.repo.RepositoryStr() + "/" + kind + "/" + id
+// askFirst remembers which endpoint has what was asked for.
+func (s *Source) askFirst(n int) {
+	s.mu.Lock()
+	s.first = n
+	s.mu.Unlock()
 }
 
-// do sends a request and returns a response of status 200, to be closed. Any
-// other status is an *HTTPError.
-func (s *Source) do(ctx context.Context, method, url string, accept ...string) (*response, error) {
-	h := http.Header{}
-	if len(accept) > 0 {
-		// In one line: some registries look at the first one only.
-		h.Set("Accept", strings.Join(accept, ", "))
-	}
-	return s.send(ctx, method, url, h, http.StatusOK)
+// askOthersFirst has an endpoint asked last that does not bring to an end what it begins.
+func (s *Source) askOthersFirst(e *endpoint) {
+	s.askFirst((slices.Index(s.endpoints, e) + 1) % len(s.endpoints))
 }
 
-// send sends a request and returns a response of one of these statuses.
-func (s *Source) send(ctx context.Context, method, url string, header http.Header, want ...int) (*response, error) {
-	client, err := s.session(ctx)
-	if err != nil {
-		return nil, err
+func (s *Source) tell(n Notice) {
+	if s.opts.Told != nil {
+		n.Source = s.ref.String()
+		s.opts.Told(n)
 	}
-	// A context of its own ends the request when its body stalls.
-	ctx, cancel := context.WithCancelCause(ctx)
-	req, err := http.NewRequestWithContext(ctx, method, url, nil)
-	if err != nil {
-		cancel(nil)
-		return nil, err
-	}
-	req.Header = header
-	resp, err := client.Do(req)
-	if err != nil {
-		cancel(nil)
-		return nil, s.explain(err)
-	}
-	r := s.newResponse(resp, cancel)
-	if !slices.Contains(want, r.StatusCode) {
-		return nil, errors.Join(s.statusError(r), r.Close())
-	}
-	return r, nil
 }
+
+func (s *Source) patience() *patience { return &patience{Retry: s.opts.Retry, tell: s.tell} }

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -24,14 +25,15 @@ type baseTransport struct {
 	inner     *http.Transport
 	insecure  bool
 	userAgent string
+	timeouts  Timeouts
 }
 
 // newBase returns a transport with timeouts for each phase. Proxies come from
-// the environment.
-func newBase(o Options) *baseTransport {
+// the environment. anyCertificate takes servers for what they say they are.
+func newBase(o Options, anyCertificate bool) *baseTransport {
 	dialer := &net.Dialer{Timeout: o.Timeouts.Connect}
 	return &baseTransport{
-		insecure: o.Insecure, userAgent: o.UserAgent,
+		insecure: o.Insecure, userAgent: o.UserAgent, timeouts: o.Timeouts,
 		inner: &http.Transport{
 			Proxy:                  http.ProxyFromEnvironment,
 			DialContext:            dialer.DialContext,
@@ -40,6 +42,7 @@ func newBase(o Options) *baseTransport {
 			MaxIdleConnsPerHost:    maxIdlePerHost,
 			MaxResponseHeaderBytes: maxResponseHeader,
 			ForceAttemptHTTP2:      true,
+			TLSClientConfig:        &tls.Config{InsecureSkipVerify: anyCertificate},
 			// Blobs have digests of the bytes as they are stored. Asked for
 			// compression, a server may add its own, which the library would
 			// take off again, together with what was there before.
@@ -49,7 +52,7 @@ func newBase(o Options) *baseTransport {
 }
 
 // errPlainHTTP is why plain HTTP isn't spoken.
-var errPlainHTTP = errors.New("plain HTTP is only spoken to this machine; allow it with --insecure")
+var errPlainHTTP = errors.New("plain HTTP is only spoken to this machine; allow it by insecure = true for this registry in registries.conf")
 
 // RoundTrip refuses plain HTTP to other machines and says who is asking.
 func (t *baseTransport) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -76,12 +79,12 @@ func isLocal(hostport string) bool {
 // host and doesn't leave HTTPS. The library sets the Authorization header for
 // each request anew, and only for the registry; net/http, which copies
 // headers, keeps them for hosts below the first one's domain.
-func (s *Source) checkRedirect(req *http.Request, via []*http.Request) error {
+func (e *endpoint) checkRedirect(req *http.Request, via []*http.Request) error {
 	last := via[len(via)-1]
 	if len(via) >= maxRedirects {
 		return fmt.Errorf("more than %d redirects", maxRedirects)
 	}
-	if last.URL.Scheme == "https" && req.URL.Scheme != "https" && !s.opts.Insecure {
+	if last.URL.Scheme == "https" && req.URL.Scheme != "https" && !e.base.insecure {
 		return fmt.Errorf("redirected from HTTPS to %s", req.URL.Scheme)
 	}
 	if req.URL.Host != via[0].URL.Host {
