@@ -25,14 +25,14 @@ type blob struct {
 	part    bool
 	noParts bool // the registry has been asked for a part, to no avail
 
-	from *endpoint // of body
-	body *response // nil: to be asked for
-	skip int64     // bytes of body that were given before
+	from *repository // of body
+	body *response   // nil: to be asked for
+	skip int64       // bytes of body that were given before
 }
 
 // open asks for what is left.
 func (b *blob) open() error {
-	return b.s.ask(b.ctx, "blob "+b.desc.Digest.String(), b.patience, func(e *endpoint) error {
+	return b.s.ask(b.ctx, "blob "+b.desc.Digest.String(), b.patience, func(e *repository) error {
 		resp, err := b.request(e)
 		if errors.Is(err, oci.ErrNoRange) && !b.part {
 			b.noParts = true
@@ -46,7 +46,7 @@ func (b *blob) open() error {
 }
 
 // request asks one endpoint: for the part that is left, or for all if nothing was given yet or there are no parts.
-func (b *blob) request(e *endpoint) (*response, error) {
+func (b *blob) request(e *repository) (*response, error) {
 	h, want := http.Header{}, []int{http.StatusOK}
 	inParts := b.part || b.at > 0 && !b.noParts
 	if inParts {

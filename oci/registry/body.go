@@ -44,8 +44,11 @@ type response struct {
 }
 
 // newResponse wraps a response with a body of any length.
-func newResponse(resp *http.Response, cancel context.CancelCauseFunc, stall time.Duration) *response {
-	return &response{Response: resp, cancel: cancel, url: redact(resp.Request.URL), want: -1, stall: stall}
+func (s *repository) newResponse(resp *http.Response, cancel context.CancelCauseFunc) *response {
+	return &response{
+		Response: resp, cancel: cancel, url: redact(resp.Request.URL),
+		want: -1, stall: s.opts.Timeouts.Stall,
+	}
 }
 
 func (r *response) Read(p []byte) (int, error) {

@@ -55,3 +55,10 @@ func asNamed(ref oci.Reference) (reference.Named, error) {
 	}
 	return reference.WithTag(named, ref.Tag)
 }
+
+// place is where an endpoint has the image, as registries.conf says.
+type place struct {
+	ref       oci.Reference
+	insecure  bool   // plain HTTP and certificates that nobody vouches for are fine
+	namespace string // the registry that a proxy for several is to ask
+}

@@ -63,14 +63,14 @@ func (e *HTTPError) hint() string {
 }
 
 // statusError makes an error of a response, and reads a bounded part of it.
-func (e *endpoint) statusError(resp *response) error {
+func (s *repository) statusError(resp *response) error {
 	// What can't be read is no reason to hide the status.
 	raw, _ := io.ReadAll(io.LimitReader(resp, maxErrorBody))
 	return &HTTPError{
 		Method: resp.Request.Method, URL: resp.url, Status: resp.StatusCode,
 		Message:    message(resp.Header.Get("Content-Type"), raw),
 		RetryAfter: retryAfter(resp.Header.Get("Retry-After")),
-		host:       e.ref.Host,
+		host:       s.ref.Host,
 	}
 }
 
@@ -115,9 +115,9 @@ func retryAfter(s string) time.Duration {
 // explain makes an error of ours of what the libraries return when there is
 // no response: it takes out the address with its query, and turns a refused
 // challenge or token into an *HTTPError.
-func (e *endpoint) explain(err error) error {
+func (s *repository) explain(err error) error {
 	if te := new(transport.Error); errors.As(err, &te) {
-		return e.authError(te)
+		return s.authError(te)
 	}
 	ue := new(url.Error)
 	if !errors.As(err, &ue) {
@@ -128,7 +128,7 @@ func (e *endpoint) explain(err error) error {
 		at = redact(u)
 	}
 	at = oci.Printable(at, maxErrorMessage)
-	if errors.Is(err, http.ErrSchemeMismatch) && !e.base.insecure && !isLocal(e.ref.Host) {
+	if errors.Is(err, http.ErrSchemeMismatch) && !s.opts.Insecure && !isLocal(s.ref.Host) {
 		return fmt.Errorf("%s: the server speaks plain HTTP; allow it by insecure = true for this registry in registries.conf: %w", at, ue.Err)
 	}
 	return fmt.Errorf("%s %s: %w", strings.ToUpper(ue.Op), at, ue.Err)
@@ -136,10 +136,10 @@ func (e *endpoint) explain(err error) error {
 
 // authError makes an error of what a registry or token server said to an
 // attempt to authenticate.
-func (e *endpoint) authError(te *transport.Error) error {
-	he := &HTTPError{Method: http.MethodGet, URL: e.ref.Host, Status: te.StatusCode, host: e.ref.Host}
+func (s *repository) authError(te *transport.Error) error {
+	e := &HTTPError{Method: http.MethodGet, URL: s.ref.Host, Status: te.StatusCode, host: s.ref.Host}
 	if te.Request != nil {
-		he.Method, he.URL = te.Request.Method, redact(te.Request.URL)
+		e.Method, e.URL = te.Request.Method, redact(te.Request.URL)
 	}
 	var texts []string
 	for _, d := range te.Errors {
@@ -148,11 +148,11 @@ func (e *endpoint) authError(te *transport.Error) error {
 	if len(texts) == 0 {
 		// The body is at the end of the text only.
 		_, body, _ := strings.Cut(te.Error(), http.StatusText(te.StatusCode)+": ")
-		he.Message = message("", []byte(body))
-		return he
+		e.Message = message("", []byte(body))
+		return e
 	}
-	he.Message = printable(strings.Join(texts, " "))
-	return he
+	e.Message = printable(strings.Join(texts, " "))
+	return e
 }
 
 // redact returns an address without query, fragment and user, which may be

@@ -26,12 +26,18 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
+	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/flatroot/flatroot/oci"
@@ -83,11 +89,24 @@ func (t Timeouts) fill() Timeouts {
 	return t
 }
 
+// repository is a place in a registry, and how to speak to it.
+type repository struct {
+	place
+	repo     name.Repository
+	opts     Options // for this registry
+	base     *baseTransport
+	keychain authn.Keychain
+	scope    string // transport.PullScope or PushScope
+
+	mu     sync.Mutex
+	client *http.Client // nil until the registry has been asked how to authenticate
+}
+
 // Source is one image of a registry. It implements oci.NetworkSource and oci.RangeSource.
 type Source struct {
 	ref       oci.Reference
 	opts      Options
-	endpoints []*endpoint // mirrors in their order, then the registry itself
+	endpoints []*repository // mirrors in their order, then the registry itself
 
 	mu       sync.Mutex
 	first    int                 // of endpoints: the one to ask first
@@ -115,13 +134,28 @@ func Open(ref oci.Reference, o Options) (*Source, error) {
 	}
 	s := &Source{ref: ref, opts: o}
 	for _, p := range places {
-		e, err := newEndpoint(p, o)
+		e, err := newRepository(p, transport.PullScope, o)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", ref, err)
 		}
 		s.endpoints = append(s.endpoints, e)
 	}
 	return s, nil
+}
+
+func newRepository(p place, scope string, o Options) (*repository, error) {
+	o.Insecure = o.Insecure || p.insecure
+	var weak []name.Option
+	if o.Insecure || isLocal(p.ref.Host) {
+		weak = append(weak, name.Insecure)
+	}
+	reg, err := name.NewRegistry(p.ref.Host, weak...)
+	if err != nil {
+		return nil, err
+	}
+	return &repository{
+		place: p, repo: reg.Repo(p.ref.Repository), opts: o, base: newBase(o, p.insecure), keychain: o.Keychain, scope: scope,
+	}, nil
 }
 
 // String returns the reference.
@@ -135,63 +169,72 @@ func (s *Source) Close() error {
 	return nil
 }
 
-// ask has the endpoints try something, one after the other, until one succeeds, and after a pause all of them again as long
-// as there is hope and patience. what is for messages.
-func (s *Source) ask(ctx context.Context, what string, p *patience, try func(*endpoint) error) error {
-	for {
-		err := s.askOnce(ctx, what, try)
-		if err == nil {
-			return nil
-		}
-		if err := p.wait(ctx, what, err); err != nil {
-			return err
-		}
-	}
-}
-
-func (s *Source) askOnce(ctx context.Context, what string, try func(*endpoint) error) error {
+// session returns a client that authenticates. The first call asks the
+// registry how; a failure is not remembered.
+func (s *repository) session(ctx context.Context) (*http.Client, error) {
 	s.mu.Lock()
-	first := s.first
-	s.mu.Unlock()
-	var errs []error
-	for i := range s.endpoints {
-		n := (first + i) % len(s.endpoints)
-		err := try(s.endpoints[n])
-		if err == nil {
-			s.askFirst(n)
-			return nil
-		}
-		errs = append(errs, err)
-		if ctx.Err() != nil {
-			break
-		}
-		if i+1 < len(s.endpoints) {
-			s.tell(Notice{What: what, Err: err, Next: s.endpoints[(n+1)%len(s.endpoints)].ref.Host})
-		}
+	defer s.mu.Unlock()
+	if s.client != nil {
+		return s.client, nil
 	}
-	if len(errs) == 1 {
-		return errs[0]
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
-	return endpointErrors(errs)
-}
-
-// askFirst remembers which endpoint has what was asked for.
-func (s *Source) askFirst(n int) {
-	s.mu.Lock()
-	s.first = n
-	s.mu.Unlock()
-}
-
-// askOthersFirst has an endpoint asked last that does not bring to an end what it begins.
-func (s *Source) askOthersFirst(e *endpoint) {
-	s.askFirst((slices.Index(s.endpoints, e) + 1) % len(s.endpoints))
-}
-
-func (s *Source) tell(n Notice) {
-	if s.opts.Told != nil {
-		n.Source = s.ref.String()
-		s.opts.Told(n)
+	auth, err := authn.Resolve(ctx, s.keychain, s.repo)
+	if err != nil {
+		return nil, fmt.Errorf("look for credentials: %w", err)
 	}
+	rt, err := transport.NewWithContext(ctx, s.repo.Registry, auth, s.base, []string{s.repo.Scope(s.scope)})
+	if err != nil {
+		return nil, s.explain(err)
+	}
+	s.client = &http.Client{Transport: rt, CheckRedirect: s.checkRedirect}
+	return s.client, nil
 }
 
-func (s *Source) patience() *patience { return &patience{Retry: s.opts.Retry, tell: s.tell} }
+// url returns the address of a manifest or blob. The scheme is what the
+// handshake found; the transport replaces it.
+func (s *repository) url(kind, id string) string {
+	at := s.repo.Scheme() + "://" + s.repo.RegistryStr() + "/v2/" + s.repo.RepositoryStr() + "/" + kind + "/" + id
+	if s.namespace != "" {
+		at += "?ns=" + url.QueryEscape(s.namespace)
+	}
+	return at
+}
+
+// do sends a request and returns a response of status 200, to be closed. Any
+// other status is an *HTTPError.
+func (s *repository) do(ctx context.Context, method, url string, accept ...string) (*response, error) {
+	h := http.Header{}
+	if len(accept) > 0 {
+		// In one line: some registries look at the first one only.
+		h.Set("Accept", strings.Join(accept, ", "))
+	}
+	return s.send(ctx, method, url, h, http.StatusOK)
+}
+
+// send sends a request and returns a response of one of these statuses.
+func (s *repository) send(ctx context.Context, method, url string, header http.Header, want ...int) (*response, error) {
+	client, err := s.session(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// A context of its own ends the request when its body stalls.
+	ctx, cancel := context.WithCancelCause(ctx)
+	req, err := http.NewRequestWithContext(ctx, method, url, nil)
+	if err != nil {
+		cancel(nil)
+		return nil, err
+	}
+	req.Header = header
+	resp, err := client.Do(req)
+	if err != nil {
+		cancel(nil)
+		return nil, s.explain(err)
+	}
+	r := s.newResponse(resp, cancel)
+	if !slices.Contains(want, r.StatusCode) {
+		return nil, errors.Join(s.statusError(r), r.Close())
+	}
+	return r, nil
+}

@@ -41,7 +41,7 @@ func (s *Source) resolve(ctx context.Context) (ocispec.Descriptor, []byte, error
 		id = s.ref.Tag
 	}
 	var d ocispec.Descriptor
-	err := s.ask(ctx, "manifest "+id, s.patience(), func(e *endpoint) (err error) {
+	err := s.ask(ctx, "manifest "+id, s.patience(), func(e *repository) (err error) {
 		d, raw, err = e.resolve(ctx, id)
 		if err == nil && s.ref.Digest != "" && d.Digest != s.ref.Digest {
 			err = &oci.DigestError{What: "manifest of " + e.url("manifests", id), Want: s.ref.Digest, Got: d.Digest}
@@ -60,7 +60,7 @@ func (s *Source) resolve(ctx context.Context) (ocispec.Descriptor, []byte, error
 }
 
 // resolve asks one endpoint for a manifest's descriptor.
-func (e *endpoint) resolve(ctx context.Context, id string) (d ocispec.Descriptor, raw []byte, err error) {
+func (e *repository) resolve(ctx context.Context, id string) (d ocispec.Descriptor, raw []byte, err error) {
 	d, err = e.head(ctx, id)
 	if errors.Is(err, errNeedGet) {
 		d, raw, err = e.get(ctx, id)
@@ -74,7 +74,7 @@ var errNeedGet = errors.New("no answer to HEAD")
 // head asks for a manifest's descriptor. A refusal is asked for again by GET,
 // since it may mean that the registry has no HEAD, and since only the answer
 // to a GET has room for a reason; but not when we were told to ask less.
-func (e *endpoint) head(ctx context.Context, id string) (ocispec.Descriptor, error) {
+func (e *repository) head(ctx context.Context, id string) (ocispec.Descriptor, error) {
 	resp, err := e.do(ctx, http.MethodHead, e.url("manifests", id), oci.ManifestMediaTypes()...)
 	if he := new(HTTPError); errors.As(err, &he) && he.Status != http.StatusTooManyRequests {
 		return ocispec.Descriptor{}, errNeedGet
@@ -97,7 +97,7 @@ func (e *endpoint) head(ctx context.Context, id string) (ocispec.Descriptor, err
 }
 
 // get fetches a manifest of which nothing is known but tag or digest.
-func (e *endpoint) get(ctx context.Context, id string) (ocispec.Descriptor, []byte, error) {
+func (e *repository) get(ctx context.Context, id string) (ocispec.Descriptor, []byte, error) {
 	url := e.url("manifests", id)
 	resp, err := e.do(ctx, http.MethodGet, url, oci.ManifestMediaTypes()...)
 	if err != nil {
@@ -158,7 +158,7 @@ func (s *Source) fetch(ctx context.Context, d ocispec.Descriptor) (raw []byte, e
 	if oci.IsConfig(d.MediaType) {
 		kind, accept = "blobs", nil
 	}
-	err = s.ask(ctx, kind[:len(kind)-1]+" "+d.Digest.String(), s.patience(), func(e *endpoint) error {
+	err = s.ask(ctx, kind[:len(kind)-1]+" "+d.Digest.String(), s.patience(), func(e *repository) error {
 		resp, err := e.do(ctx, http.MethodGet, e.url(kind, d.Digest.String()), accept...)
 		if err != nil {
 			return err

@@ -25,7 +25,6 @@ type baseTransport struct {
 	inner     *http.Transport
 	insecure  bool
 	userAgent string
-	timeouts  Timeouts
 }
 
 // newBase returns a transport with timeouts for each phase. Proxies come from
@@ -33,7 +32,7 @@ type baseTransport struct {
 func newBase(o Options, anyCertificate bool) *baseTransport {
 	dialer := &net.Dialer{Timeout: o.Timeouts.Connect}
 	return &baseTransport{
-		insecure: o.Insecure, userAgent: o.UserAgent, timeouts: o.Timeouts,
+		insecure: o.Insecure, userAgent: o.UserAgent,
 		inner: &http.Transport{
 			Proxy:                  http.ProxyFromEnvironment,
 			DialContext:            dialer.DialContext,
@@ -79,12 +78,12 @@ func isLocal(hostport string) bool {
 // host and doesn't leave HTTPS. The library sets the Authorization header for
 // each request anew, and only for the registry; net/http, which copies
 // headers, keeps them for hosts below the first one's domain.
-func (e *endpoint) checkRedirect(req *http.Request, via []*http.Request) error {
+func (s *repository) checkRedirect(req *http.Request, via []*http.Request) error {
 	last := via[len(via)-1]
 	if len(via) >= maxRedirects {
 		return fmt.Errorf("more than %d redirects", maxRedirects)
 	}
-	if last.URL.Scheme == "https" && req.URL.Scheme != "https" && !e.base.insecure {
+	if last.URL.Scheme == "https" && req.URL.Scheme != "https" && !s.opts.Insecure {
 		return fmt.Errorf("redirected from HTTPS to %s", req.URL.Scheme)
 	}
 	if req.URL.Host != via[0].URL.Host {

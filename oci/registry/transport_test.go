@@ -142,7 +142,7 @@ func TestRedirectToSubdomain(t *testing.T) {
 
 // What net/http would take along is taken away again.
 func TestCheckRedirect(t *testing.T) {
-	e := &endpoint{base: new(baseTransport)}
+	s := new(repository)
 	request := func(to string) *http.Request {
 		r, err := http.NewRequest(http.MethodGet, to, nil)
 		if err != nil {
@@ -158,7 +158,7 @@ func TestCheckRedirect(t *testing.T) {
 		"https://registry.example:444/": false, "https://cdn.example/": false,
 	} {
 		next := request(to)
-		if err := e.checkRedirect(next, []*http.Request{first}); err != nil {
+		if err := s.checkRedirect(next, []*http.Request{first}); err != nil {
 			t.Errorf("%s: %v", to, err)
 		}
 		if has := next.Header.Get("Authorization") != "" || next.Header.Get("Cookie") != ""; has != kept {
