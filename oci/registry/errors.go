@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -116,7 +117,8 @@ func retryAfter(s string) time.Duration {
 // no response: it takes out the address with its query, and turns a refused
 // challenge or token into an *HTTPError.
 func (s *repository) explain(err error) error {
-	if te := new(transport.Error); errors.As(err, &te) {
+	certificate := errors.As(err, new(*tls.CertificateVerificationError))
+	if te := new(transport.Error); errors.As(err, &te) && !certificate {
 		return s.authError(te)
 	}
 	ue := new(url.Error)
@@ -128,7 +130,11 @@ func (s *repository) explain(err error) error {
 		at = redact(u)
 	}
 	at = oci.Printable(at, maxErrorMessage)
-	if errors.Is(err, http.ErrSchemeMismatch) && !s.opts.Insecure && !isLocal(s.ref.Host) {
+	mismatch := errors.Is(err, http.ErrSchemeMismatch)
+	if pe := new(plainError); mismatch && errors.As(err, &pe) {
+		return fmt.Errorf("%s %s: %w", strings.ToUpper(ue.Op), pe.url, pe.error)
+	}
+	if mismatch && !s.opts.Insecure {
 		return fmt.Errorf("%s: the server speaks plain HTTP; allow it by insecure = true for this registry in registries.conf: %w", at, ue.Err)
 	}
 	return fmt.Errorf("%s %s: %w", strings.ToUpper(ue.Op), at, ue.Err)
@@ -137,7 +143,10 @@ func (s *repository) explain(err error) error {
 // authError makes an error of what a registry or token server said to an
 // attempt to authenticate.
 func (s *repository) authError(te *transport.Error) error {
-	e := &HTTPError{Method: http.MethodGet, URL: s.ref.Host, Status: te.StatusCode, host: s.ref.Host}
+	e := &HTTPError{
+		Method: http.MethodGet, URL: s.ref.Host, Status: te.StatusCode, host: s.ref.Host,
+		RetryAfter: time.Duration(s.base.after.Load()),
+	}
 	if te.Request != nil {
 		e.Method, e.URL = te.Request.Method, redact(te.Request.URL)
 	}

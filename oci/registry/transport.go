@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 )
 
 // maxRedirects bounds a chain of redirects; registries that send blobs from
@@ -25,6 +26,9 @@ type baseTransport struct {
 	inner     *http.Transport
 	insecure  bool
 	userAgent string
+	// after is what a registry or token server asked to wait when it refused something last: of what is said to the
+	// library it tells the status only.
+	after atomic.Int64
 }
 
 // newBase returns a transport with timeouts for each phase. Proxies come from
@@ -63,8 +67,24 @@ func (t *baseTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	req = req.Clone(req.Context())
 	req.Header.Set("User-Agent", t.userAgent)
-	return t.inner.RoundTrip(req)
+	resp, err := t.inner.RoundTrip(req)
+	if err != nil && req.URL.Scheme == "http" {
+		return nil, &plainError{err, redact(req.URL)}
+	}
+	if err == nil && resp.StatusCode >= http.StatusBadRequest {
+		t.after.Store(int64(retryAfter(resp.Header.Get("Retry-After"))))
+	}
+	return resp, err
 }
+
+// plainError is what went wrong with plain HTTP. A registry of this machine is asked by HTTPS and by HTTP at once; of one
+// that speaks no HTTPS this is the failure that counts.
+type plainError struct {
+	error
+	url string
+}
+
+func (e *plainError) Unwrap() error { return e.error }
 
 // isLocal tells whether HOST or HOST:PORT is this machine by its very name:
 // localhost or a loopback address.
