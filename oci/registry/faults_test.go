@@ -141,6 +141,16 @@ func TestPassing(t *testing.T) {
 	}
 }
 
+// quietTLS starts a server whose certificate nobody vouches for, and which does not mind.
+func quietTLS(t *testing.T, h http.Handler) *httptest.Server {
+	t.Helper()
+	srv := httptest.NewUnstartedServer(h)
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	return srv
+}
+
 // TestFinal has answers that would be the same the next time: they are asked for once.
 func TestFinal(t *testing.T) {
 	b := sample(t)
@@ -162,10 +172,7 @@ func TestFinal(t *testing.T) {
 			}
 		})
 	}
-	srv := httptest.NewUnstartedServer(b.Handler())
-	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
-	srv.StartTLS()
-	defer srv.Close()
+	srv := quietTLS(t, b.Handler())
 	var told notices
 	host := strings.TrimPrefix(srv.URL, "https://")
 	_, err := open(t, host, "org/app:v1", registry.Options{Retry: hasty, Told: told.told}).Image(context.Background())
