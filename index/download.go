@@ -57,13 +57,8 @@ func (im *importer) takePartial(l *importedLayer) *store.Partial {
 	if l.partial != nil || !im.keepPartials || l.Descriptor.Size < smallestPartial {
 		return l.partial
 	}
-	p, err := im.s.OpenPartial(l.Descriptor.Digest.String())
-	if err != nil {
-		return nil
-	}
-	l.partial = p
-	if p.Size() > l.Descriptor.Size {
-		l.clearPartial()
+	if p, err := im.s.OpenPartial(l.Descriptor.Digest.String()); err == nil {
+		l.partial = p
 	}
 	return l.partial
 }
