@@ -158,9 +158,13 @@ func (d *download) Close() error {
 	return d.from.Close()
 }
 
-// spoiled tells whether an import failed for what the blob's bytes are: not for the source, the store or a limit.
+// spoiled tells whether an import failed for what the blob's bytes are, or how many: not for the network, the store or a
+// limit.
 func (d *download) spoiled(err error) bool {
-	limit, own, path, errno := (*LimitError)(nil), (*store.ObjectError)(nil), (*fs.PathError)(nil), syscall.Errno(0)
+	size, limit, own, path, errno := (*oci.SizeError)(nil), (*LimitError)(nil), (*store.ObjectError)(nil), (*fs.PathError)(nil), syscall.Errno(0)
+	if errors.As(d.err, &size) {
+		return true
+	}
 	return err != nil && d.err == nil && !errors.As(err, &limit) &&
 		!errors.As(err, &own) && !errors.As(err, &path) && !errors.As(err, &errno)
 }

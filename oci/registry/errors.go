@@ -126,7 +126,7 @@ func (s *repository) explain(err error) error {
 		return err
 	}
 	at := ue.URL
-	if u, perr := url.Parse(at); perr == nil {
+	if u, perr := s.parse(at); perr == nil {
 		at = redact(u)
 	}
 	at = oci.Printable(at, maxErrorMessage)
@@ -138,6 +138,15 @@ func (s *repository) explain(err error) error {
 		return fmt.Errorf("%s: the server speaks plain HTTP; allow it by insecure = true for this registry in registries.conf: %w", at, ue.Err)
 	}
 	return fmt.Errorf("%s %s: %w", strings.ToUpper(ue.Op), at, ue.Err)
+}
+
+// parse reads an address, which may be that of a redirect and leave out the host.
+func (s *repository) parse(at string) (*url.URL, error) {
+	base, err := url.Parse(s.url("", ""))
+	if err != nil {
+		return nil, err
+	}
+	return base.Parse(at)
 }
 
 // authError makes an error of what a registry or token server said to an
