@@ -41,7 +41,7 @@ type ImportOptions struct {
 	Expect   fsverity.Digest // the image must have this digest
 	Platform oci.Platform    // for which the source was opened; under it an image index is remembered
 	Limits   Limits
-	Jobs     int // layers at once; 0: 4
+	Jobs     int // layers at once; 0: DefaultJobs
 	Progress Progress
 	// ImageObjects has the sizes compared of what an image refers to that is complete in the store; nil: they are not.
 	ImageObjects ImageObjects
@@ -49,7 +49,8 @@ type ImportOptions struct {
 	Verify bool
 }
 
-const defaultJobs = 4
+// DefaultJobs is how many layers are read at once.
+const DefaultJobs = 4
 
 // Report says what an import did. Its JSON form is part of the command's interface.
 type Report struct {
@@ -202,7 +203,7 @@ func ReadTree(ctx context.Context, src oci.Source, a fsverity.Algorithm, o Impor
 func newImporter(a fsverity.Algorithm, src oci.Source, o ImportOptions) *importer {
 	o.Limits = o.Limits.withDefaults()
 	o.Rules = cmp.Or(o.Rules, OCI1)
-	o.Jobs = cmp.Or(o.Jobs, defaultJobs)
+	o.Jobs = cmp.Or(o.Jobs, DefaultJobs)
 	if o.Progress == nil {
 		o.Progress = silent{}
 	}
