@@ -171,7 +171,7 @@ func TestLyingRegistry(t *testing.T) {
 			if left := partials(t, s); len(left) > 0 {
 				t.Errorf("kept: %q", left)
 			}
-			o.Registry = c.honest(t, good).Handler()
+			o.Change(func() { o.Registry = c.honest(t, good).Handler() })
 			o.mustPull(t, s, "app")
 		})
 	}

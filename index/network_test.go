@@ -95,7 +95,7 @@ func (o *online) given(l ocitest.Blob) (n int64) {
 // cutLayers cuts each layer once at a part of it, in percent.
 func (o *online) cutLayers(layers []ocitest.Blob, percent int64) {
 	struck := map[string]bool{}
-	o.Strike = func(r *http.Request) ocitest.Fault {
+	o.StrikeBy(func(r *http.Request) ocitest.Fault {
 		for _, l := range layers {
 			if strings.HasSuffix(r.URL.Path, l.Descriptor.Digest.String()) && !struck[r.URL.Path] {
 				struck[r.URL.Path] = true
@@ -103,7 +103,7 @@ func (o *online) cutLayers(layers []ocitest.Blob, percent int64) {
 			}
 		}
 		return ocitest.Fault{}
-	}
+	})
 }
 
 // incompressible is a layer of two files of which one is small; its blob has more than size bytes.
@@ -149,7 +149,7 @@ func TestCutLayers(t *testing.T) {
 			killed, none bool
 		}{{"one process", false, false}, {"another process", true, false}, {"one process, no parts", false, true}, {"another process, no parts", true, true}} {
 			t.Run(fmt.Sprintf("%d %%, %s", percent, c.name), func(t *testing.T) {
-				o.NoRanges = c.none
+				o.Change(func() { o.NoRanges = c.none })
 				o.Forget()
 				o.cutLayers(layers, percent)
 				s := storetest.New(t, store.InitOptions{})
@@ -167,7 +167,7 @@ func TestCutLayers(t *testing.T) {
 						}
 						kept += st.Size()
 					}
-					o.Strike = nil
+					o.StrikeBy(nil)
 					if least := layers[0].Descriptor.Size * percent / 100; kept < least {
 						t.Errorf("%d bytes were kept, not even %d", kept, least)
 					}

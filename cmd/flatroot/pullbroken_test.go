@@ -46,13 +46,13 @@ func brokenRegistry(t *testing.T) (f *ocitest.Faults, layer ocitest.Blob, ref st
 
 // strikeLayer does something to the requests for a layer, the first n of them.
 func strikeLayer(f *ocitest.Faults, layer ocitest.Blob, n int, fault ocitest.Fault) {
-	f.Strike = func(r *http.Request) ocitest.Fault {
+	f.StrikeBy(func(r *http.Request) ocitest.Fault {
 		if !strings.HasSuffix(r.URL.Path, layer.Descriptor.Digest.String()) || n == 0 {
 			return ocitest.Fault{}
 		}
 		n--
 		return fault
-	}
+	})
 }
 
 // program is a path at which this test is the command.

@@ -9,10 +9,11 @@ import (
 )
 
 // Faults is a handler before a registry: it does to some requests what networks and servers do, and remembers what was asked
-// and given.
+// and given. Its fields are for Change once it has been asked something.
 type Faults struct {
 	Registry http.Handler
-	// Strike says what becomes of a request; nil: nothing does. It is called by one goroutine at a time.
+	// Strike says what becomes of a request; nil: nothing does. It is called by one goroutine at a time, and may change the
+	// other fields.
 	Strike func(r *http.Request) Fault
 	// NoRanges has the registry not know of parts of blobs.
 	NoRanges bool
@@ -73,12 +74,20 @@ func (f *Faults) Forget() {
 	f.log = nil
 }
 
+// Change changes fields between two requests.
+func (f *Faults) Change(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
+
+// StrikeBy changes what becomes of requests.
+func (f *Faults) StrikeBy(strike func(r *http.Request) Fault) { f.Change(func() { f.Strike = strike }) }
+
 func (f *Faults) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s := &struck{ResponseWriter: w, Faults: f, done: r.Context().Done(), seen: &Request{Method: r.Method, Path: r.URL.Path}}
-	s.fault = f.arrive(r, s.seen)
-	if f.NoRanges {
-		r.Header.Del("Range")
-	}
+	var registry http.Handler
+	s.fault, registry = f.arrive(r, s.seen)
 	switch {
 	case s.fault.Drop:
 		panic(http.ErrAbortHandler)
@@ -88,21 +97,24 @@ func (f *Faults) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		s.WriteHeader(s.fault.Status)
 	default:
-		f.Registry.ServeHTTP(s, r)
+		registry.ServeHTTP(s, r)
 	}
 }
 
-// arrive takes note of a request and decides what becomes of it.
-func (f *Faults) arrive(r *http.Request, seen *Request) Fault {
+// arrive takes note of a request and decides what becomes of it, and who answers it.
+func (f *Faults) arrive(r *http.Request, seen *Request) (fault Fault, registry http.Handler) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if seen.Path != "/v2/" && seen.Path != "/token" {
 		f.log = append(f.log, seen)
 	}
-	if f.Strike == nil {
-		return Fault{}
+	if f.Strike != nil {
+		fault = f.Strike(r)
 	}
-	return f.Strike(r)
+	if f.NoRanges {
+		r.Header.Del("Range")
+	}
+	return fault, f.Registry
 }
 
 // struck is an answer that may end early.

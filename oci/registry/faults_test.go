@@ -111,14 +111,14 @@ func TestPassing(t *testing.T) {
 				b, f, host := broken(t, random(10_000))
 				var told notices
 				struck := 0
-				f.Strike = func(r *http.Request) ocitest.Fault {
+				f.StrikeBy(func(r *http.Request) ocitest.Fault {
 					// A HEAD has no body to break; one that is refused is asked for again by a GET.
 					if about(b, r) != what || struck == 2 || r.Method == http.MethodHead && (fault.Cut > 0 || fault.Status > 0) {
 						return ocitest.Fault{}
 					}
 					struck++
 					return fault
-				}
+				})
 				o := registry.Options{Retry: hasty, Told: told.told, Timeouts: registry.Timeouts{Stall: 50 * time.Millisecond}}
 				if err := fetch(context.Background(), open(t, host, "org/app:v1", o)); err != nil {
 					t.Fatal(err)
@@ -187,19 +187,19 @@ func TestFinal(t *testing.T) {
 // TestGivesUp has a registry that never gets better.
 func TestGivesUp(t *testing.T) {
 	b, f, host := broken(t, random(10_000))
-	f.Strike = func(r *http.Request) ocitest.Fault {
+	f.StrikeBy(func(r *http.Request) ocitest.Fault {
 		if about(b, r) == "layer" {
 			return ocitest.Fault{Cut: 5000}
 		}
 		return ocitest.Fault{}
-	}
+	})
 	err := fetch(context.Background(), open(t, host, "org/app:v1", registry.Options{Retry: hasty}))
 	wantError(t, err, "broke off after 5000 of", "tried 6 times", "/blobs/")
 	// The first of them brings something.
 	if n := len(f.Blobs()[b.Find("layer").Descriptor.Digest.String()]); n != 6 {
 		t.Errorf("asked %d times", n)
 	}
-	f.Strike = func(*http.Request) ocitest.Fault { return ocitest.Fault{Drop: true} }
+	f.StrikeBy(func(*http.Request) ocitest.Fault { return ocitest.Fault{Drop: true} })
 	_, err = open(t, host, "org/app:v1", registry.Options{Retry: hasty}).Image(context.Background())
 	wantError(t, err, host, "tried 6 times")
 }
@@ -208,13 +208,13 @@ func TestGivesUp(t *testing.T) {
 func TestRetryAfterHeeded(t *testing.T) {
 	b, f, host := broken(t, random(100))
 	struck := 0
-	f.Strike = func(r *http.Request) ocitest.Fault {
+	f.StrikeBy(func(r *http.Request) ocitest.Fault {
 		if about(b, r) == "layer" && struck == 0 {
 			struck++
 			return ocitest.Fault{Status: 429, RetryAfter: "1"}
 		}
 		return ocitest.Fault{}
-	}
+	})
 	begin := time.Now()
 	var told notices
 	if err := fetch(context.Background(), open(t, host, "org/app:v1", registry.Options{Retry: hasty, Told: told.told})); err != nil {
@@ -224,7 +224,7 @@ func TestRetryAfterHeeded(t *testing.T) {
 		t.Errorf("took %v, told %v", d, told.all)
 	}
 	// Nobody waits for an hour.
-	f.Strike = func(*http.Request) ocitest.Fault { return ocitest.Fault{Status: 429, RetryAfter: "3600"} }
+	f.StrikeBy(func(*http.Request) ocitest.Fault { return ocitest.Fault{Status: 429, RetryAfter: "3600"} })
 	_, err := open(t, host, "org/app:v1", registry.Options{Retry: hasty, Told: told.told}).Image(context.Background())
 	wantError(t, err, "429", host)
 	if len(told.all) != 1 {
@@ -235,7 +235,7 @@ func TestRetryAfterHeeded(t *testing.T) {
 // TestCancelWait ends a wait.
 func TestCancelWait(t *testing.T) {
 	_, f, host := broken(t, random(100))
-	f.Strike = func(*http.Request) ocitest.Fault { return ocitest.Fault{Status: 503, RetryAfter: "60"} }
+	f.StrikeBy(func(*http.Request) ocitest.Fault { return ocitest.Fault{Status: 503, RetryAfter: "60"} })
 	ctx, cancel := context.WithCancel(context.Background())
 	begin := time.Now()
 	o := registry.Options{Told: func(registry.Notice) { cancel() }}
@@ -267,16 +267,16 @@ func TestCutEverywhere(t *testing.T) {
 	src := open(t, host, "org/app:v1", registry.Options{Retry: hasty})
 	for _, noRanges := range []bool{false, true} {
 		for _, at := range cuts(size) {
-			f.NoRanges = noRanges
+			f.Change(func() { f.NoRanges = noRanges })
 			f.Forget()
 			left := 1
-			f.Strike = func(r *http.Request) ocitest.Fault {
+			f.StrikeBy(func(r *http.Request) ocitest.Fault {
 				if about(b, r) != "layer" || left == 0 {
 					return ocitest.Fault{}
 				}
 				left--
 				return ocitest.Fault{Cut: at}
-			}
+			})
 			data, err := readBlob(context.Background(), src, layer.Descriptor)
 			if err != nil || !bytes.Equal(data, layer.Data) {
 				t.Fatalf("cut at %d: %d bytes, %v", at, len(data), err)
@@ -295,16 +295,16 @@ func TestCutEverywhere(t *testing.T) {
 		}
 	}
 	// All cuts in one read.
-	f.NoRanges = false
+	f.Change(func() { f.NoRanges = false })
 	f.Forget()
 	at := cuts(size)
-	f.Strike = func(r *http.Request) ocitest.Fault {
+	f.StrikeBy(func(r *http.Request) ocitest.Fault {
 		if about(b, r) != "layer" || len(at) == 0 {
 			return ocitest.Fault{}
 		}
 		defer func() { at = at[1:] }()
 		return ocitest.Fault{Cut: at[0]}
-	}
+	})
 	data, err := readBlob(context.Background(), src, layer.Descriptor)
 	if err != nil || !bytes.Equal(data, layer.Data) {
 		t.Fatalf("%d bytes, %v", len(data), err)
@@ -357,7 +357,7 @@ func TestOtherBlob(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			asked := 0
-			f.Strike = func(r *http.Request) ocitest.Fault {
+			f.StrikeBy(func(r *http.Request) ocitest.Fault {
 				if about(b, r) != "layer" {
 					return ocitest.Fault{}
 				}
@@ -366,8 +366,8 @@ func TestOtherBlob(t *testing.T) {
 				}
 				f.Registry = c.rest
 				return ocitest.Fault{}
-			}
-			f.Registry = good
+			})
+			f.Change(func() { f.Registry = good })
 			src := open(t, host, "org/app:v1", registry.Options{Retry: hasty})
 			data, err := readBlob(context.Background(), src, layer)
 			wantError(t, err, c.want, "/blobs/"+layer.Digest.String())
@@ -387,7 +387,7 @@ func TestOpenBlobFrom(t *testing.T) {
 	layer := b.Find("layer")
 	src := open(t, host, "org/app:v1", registry.Options{Retry: hasty})
 	for _, noRanges := range []bool{false, true} {
-		f.NoRanges = noRanges
+		f.Change(func() { f.NoRanges = noRanges })
 		for _, at := range []int64{0, 1, 1000, layer.Descriptor.Size - 1, layer.Descriptor.Size} {
 			r, err := src.OpenBlobFrom(context.Background(), layer.Descriptor, at)
 			if err != nil {
@@ -412,10 +412,10 @@ func TestResumeElsewhere(t *testing.T) {
 	other := &elsewhere{Handler: f}
 	otherHost := serve(t, other)
 	cut := int64(10_000)
-	f.Strike = func(r *http.Request) ocitest.Fault {
+	f.StrikeBy(func(r *http.Request) ocitest.Fault {
 		defer func() { cut += 20_000 }()
 		return ocitest.Fault{Cut: cut}
-	}
+	})
 	auth := &tokenAuth{uses: 1, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.Contains(r.URL.Path, "/blobs/") && r.Header.Get("Authorization") != "" {
 			http.Redirect(w, r, "http://"+otherHost+r.URL.Path+"?X-Signature=SIGNED", http.StatusTemporaryRedirect)
