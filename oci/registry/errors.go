@@ -115,8 +115,9 @@ func retryAfter(s string) time.Duration {
 
 // explain makes an error of ours of what the libraries return when there is
 // no response: it takes out the address with its query, and turns a refused
-// challenge or token into an *HTTPError.
-func (s *repository) explain(err error) error {
+// challenge or token into an *HTTPError. cause is why the request was ended;
+// nil: it was not.
+func (s *repository) explain(err, cause error) error {
 	certificate := errors.As(err, new(*tls.CertificateVerificationError))
 	if te := new(transport.Error); errors.As(err, &te) && !certificate {
 		return s.authError(te)
@@ -137,7 +138,10 @@ func (s *repository) explain(err error) error {
 	if mismatch && !s.opts.Insecure {
 		return fmt.Errorf("%s: the server speaks plain HTTP; allow it by insecure = true for this registry in registries.conf: %w", at, ue.Err)
 	}
-	return fmt.Errorf("%s %s: %w", strings.ToUpper(ue.Op), at, ue.Err)
+	if cause == nil {
+		cause = ue.Err
+	}
+	return fmt.Errorf("%s %s: %w", strings.ToUpper(ue.Op), at, cause)
 }
 
 // parse reads an address, which may be that of a redirect and leave out the host.

@@ -444,3 +444,102 @@ func TestResumeElsewhere(t *testing.T) {
 }
 
 var _ oci.NetworkSource = (*registry.Source)(nil)
+
+// TestRangeGoesOn cuts an answer with a part of a blob.
+func TestRangeGoesOn(t *testing.T) {
+	b, f, host := broken(t, random(20_000))
+	layer := b.Find("layer")
+	src := open(t, host, "org/app:v1", registry.Options{Retry: hasty})
+	struck := false
+	f.StrikeBy(func(r *http.Request) ocitest.Fault {
+		if about(b, r) != "layer" || struck {
+			return ocitest.Fault{}
+		}
+		struck = true
+		return ocitest.Fault{Cut: 5000}
+	})
+	r, err := src.OpenRange(context.Background(), layer.Descriptor, 1000, 9000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(r)
+	if err := errors.Join(err, r.Close()); err != nil || !bytes.Equal(data, layer.Data[1000:10_000]) {
+		t.Errorf("%d bytes, %v", len(data), err)
+	}
+	if got := f.Requests(); len(got) != 2 || got[1].First != 5000 || got[1].Bytes != 5000 {
+		t.Errorf("asked for %v", got)
+	}
+}
+
+// TestHTTP2 has connections break of which net/http tells in other words.
+func TestHTTP2(t *testing.T) {
+	b := sample(t)
+	layer := b.Find("layer").Descriptor
+	for name, fault := range map[string]ocitest.Fault{"cut": {Cut: layer.Size / 2}, "lost": {Drop: true}, "stalled": {Cut: layer.Size / 2, Stall: true}} {
+		t.Run(name, func(t *testing.T) {
+			left := 2
+			f := &ocitest.Faults{Registry: b.Handler(), Strike: func(r *http.Request) ocitest.Fault {
+				if r.ProtoMajor != 2 {
+					t.Errorf("asked by %s", r.Proto)
+				}
+				if !strings.HasSuffix(r.URL.Path, layer.Digest.String()) || left == 0 {
+					return ocitest.Fault{}
+				}
+				left--
+				return fault
+			}}
+			srv := httptest.NewUnstartedServer(f)
+			srv.EnableHTTP2 = true
+			srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+			srv.StartTLS()
+			defer srv.Close()
+			host := strings.TrimPrefix(srv.URL, "https://")
+			var told notices
+			src := open(t, host, "org/app:v1", registry.Options{
+				Retry: hasty, Told: told.told, Timeouts: registry.Timeouts{Stall: 50 * time.Millisecond},
+				RegistriesConf: conf(t, "[[registry]]\nlocation = %q\ninsecure = true\n", host),
+			})
+			if err := fetch(context.Background(), src); err != nil || left > 0 {
+				t.Errorf("%v; told %v", err, told.all)
+			}
+		})
+	}
+}
+
+// TestEndlessAuth has answers about authentication that bring nothing, or never end.
+func TestEndlessAuth(t *testing.T) {
+	b := sample(t)
+	for name, path := range map[string]string{"challenge": "/v2/", "token": "/token"} {
+		for _, endless := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, endless %v", name, endless), func(t *testing.T) {
+				h := &tokenAuth{Handler: b.Handler(), anonymous: true}
+				host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if r.URL.Path != path {
+						h.ServeHTTP(w, r)
+						return
+					}
+					w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/token",service="test"`, r.Host))
+					if path == "/v2/" {
+						w.WriteHeader(http.StatusUnauthorized)
+					}
+					for r.Context().Err() == nil {
+						_, _ = w.Write([]byte("{"))
+						w.(http.Flusher).Flush()
+						if !endless {
+							<-r.Context().Done()
+						}
+					}
+				}))
+				begin := time.Now()
+				o := registry.Options{Timeouts: registry.Timeouts{
+					Connect: 100 * time.Millisecond, TLS: 100 * time.Millisecond, Header: 100 * time.Millisecond, Stall: 50 * time.Millisecond,
+				}}
+				err := fetch(context.Background(), open(t, host, "org/app:v1", o))
+				// A challenge is complete with its header.
+				if d := time.Since(begin); d > 10*time.Second || path == "/token" && err == nil {
+					t.Errorf("%v after %v", err, d)
+				}
+			})
+		}
+	}
+}

@@ -166,7 +166,7 @@ func isFinal(err error) bool {
 // isNetwork knows failures of a connection.
 func isNetwork(err error) bool {
 	for _, known := range []error{
-		io.EOF, io.ErrUnexpectedEOF, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE,
+		errStalled, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE,
 		syscall.ETIMEDOUT, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ENETDOWN,
 	} {
 		if errors.Is(err, known) {

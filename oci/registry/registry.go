@@ -73,6 +73,10 @@ type Timeouts struct {
 	Stall   time.Duration // without a byte of a body; 60 s
 }
 
+// answer bounds the whole way to the header of an answer: what the library asks a registry and a token server about
+// authentication, and redirects. Their answers have bodies, which nobody else has an eye on.
+func (t Timeouts) answer() time.Duration { return 4 * (t.Connect + t.TLS + t.Header) }
+
 // fill puts in the defaults.
 func (t Timeouts) fill() Timeouts {
 	for _, d := range []struct {
@@ -184,12 +188,21 @@ func (s *repository) session(ctx context.Context) (*http.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look for credentials: %w", err)
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer s.mustAnswer(cancel)()
 	rt, err := transport.NewWithContext(ctx, s.repo.Registry, auth, s.base, []string{s.repo.Scope(s.scope)})
 	if err != nil {
-		return nil, s.explain(err)
+		return nil, s.explain(err, context.Cause(ctx))
 	}
 	s.client = &http.Client{Transport: rt, CheckRedirect: s.checkRedirect}
 	return s.client, nil
+}
+
+// mustAnswer ends a request if it takes too long to its answer, unless it is stopped before.
+func (s *repository) mustAnswer(cancel context.CancelCauseFunc) (stop func() bool) {
+	limit := s.opts.Timeouts.answer()
+	return time.AfterFunc(limit, func() { cancel(fmt.Errorf("%w (%v)", errStalled, limit)) }).Stop
 }
 
 // url returns the address of a manifest or blob. The scheme is what the
@@ -227,12 +240,14 @@ func (s *repository) send(ctx context.Context, method, url string, header http.H
 		return nil, err
 	}
 	req.Header = header
+	stop := s.mustAnswer(cancel)
 	resp, err := client.Do(req)
-	if err != nil {
+	if stop(); err != nil {
+		err = s.explain(err, context.Cause(ctx))
 		cancel(nil)
-		return nil, s.explain(err)
+		return nil, err
 	}
-	r := s.newResponse(resp, cancel)
+	r := newResponse(resp, cancel)
 	if !slices.Contains(want, r.StatusCode) {
 		return nil, errors.Join(s.statusError(r), r.Close())
 	}

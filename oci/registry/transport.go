@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync/atomic"
+	"time"
 )
 
 // maxRedirects bounds a chain of redirects; registries that send blobs from
@@ -26,6 +28,7 @@ type baseTransport struct {
 	inner     *http.Transport
 	insecure  bool
 	userAgent string
+	stall     time.Duration // without a byte of a body, after which a request is ended
 	// after is what a registry or token server asked to wait when it refused something last: of what is said to the
 	// library it tells the status only.
 	after atomic.Int64
@@ -36,7 +39,7 @@ type baseTransport struct {
 func newBase(o Options, anyCertificate bool) *baseTransport {
 	dialer := &net.Dialer{Timeout: o.Timeouts.Connect}
 	return &baseTransport{
-		insecure: o.Insecure, userAgent: o.UserAgent,
+		insecure: o.Insecure, userAgent: o.UserAgent, stall: o.Timeouts.Stall,
 		inner: &http.Transport{
 			Proxy:                  http.ProxyFromEnvironment,
 			DialContext:            dialer.DialContext,
@@ -65,16 +68,22 @@ func (t *baseTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return nil, errPlainHTTP
 	}
-	req = req.Clone(req.Context())
+	ctx, cancel := context.WithCancelCause(req.Context())
+	req = req.Clone(ctx)
 	req.Header.Set("User-Agent", t.userAgent)
 	resp, err := t.inner.RoundTrip(req)
-	if err != nil && req.URL.Scheme == "http" {
-		return nil, &plainError{err, redact(req.URL)}
+	if err != nil {
+		cancel(nil)
+		if req.URL.Scheme == "http" {
+			err = &plainError{err, redact(req.URL)}
+		}
+		return nil, err
 	}
-	if err == nil && resp.StatusCode >= http.StatusBadRequest {
+	if resp.StatusCode >= http.StatusBadRequest {
 		t.after.Store(int64(retryAfter(resp.Header.Get("Retry-After"))))
 	}
-	return resp, err
+	resp.Body = &clocked{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, stall: t.stall}
+	return resp, nil
 }
 
 // plainError is what went wrong with plain HTTP. A registry of this machine is asked by HTTPS and by HTTP at once; of one
