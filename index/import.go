@@ -41,7 +41,7 @@ type ImportOptions struct {
 	Expect   fsverity.Digest // the image must have this digest
 	Platform oci.Platform    // for which the source was opened; under it an image index is remembered
 	Limits   Limits
-	Jobs     int // layers at once; 0: 4
+	Jobs     int // layers at once; 0: DefaultJobs
 	Progress Progress
 	// ImageObjects has the sizes compared of what an image refers to that is complete in the store; nil: they are not.
 	ImageObjects ImageObjects
@@ -49,7 +49,8 @@ type ImportOptions struct {
 	Verify bool
 }
 
-const defaultJobs = 4
+// DefaultJobs is how many layers are read at once.
+const DefaultJobs = 4
 
 // Report says what an import did. Its JSON form is part of the command's interface.
 type Report struct {
@@ -74,7 +75,8 @@ type LayerCounts struct {
 	Fetched int `json:"fetched"`
 }
 
-// ByteCounts counts bytes: of blobs as they are stored at the source, and of new objects.
+// ByteCounts counts bytes: of blobs as they are stored at the source, and of new objects. Resumed are those of fetched layers
+// that an earlier process got.
 type ByteCounts struct {
 	Fetched    int64 `json:"fetched"`
 	Resumed    int64 `json:"resumed"`
@@ -114,6 +116,8 @@ type importer struct {
 	mu       sync.Mutex
 	read     map[fsverity.Digest]bool       // what was read
 	named    map[oci.DiffID]fsverity.Digest // streams that the image's config names for its layers, if it is doubtful
+
+	keepPartials bool // what comes of blobs is kept until their layers have names
 }
 
 // importedLayer is a layer of the image at hand, from the source or from the store.
@@ -129,6 +133,9 @@ type importedLayer struct {
 	replaces  bool // what the store has of it is damaged
 	healed    HealCounts
 	refetched int64 // bytes of the blob that were read to heal it
+
+	partial *store.Partial // of the blob; nil: nothing is kept
+	resumed int64          // bytes of the blob that an earlier process got
 }
 
 func (l *importedLayer) String() string {
@@ -157,6 +164,7 @@ func Import(ctx context.Context, s *store.Store, src oci.Source, o ImportOptions
 			return im.done(err)
 		}
 	}
+	defer im.leavePartials()
 	if err := im.fetchLayers(ctx); err != nil {
 		return nil, errors.Join(err, im.keepFetched(ctx))
 	}
@@ -195,7 +203,7 @@ func ReadTree(ctx context.Context, src oci.Source, a fsverity.Algorithm, o Impor
 func newImporter(a fsverity.Algorithm, src oci.Source, o ImportOptions) *importer {
 	o.Limits = o.Limits.withDefaults()
 	o.Rules = cmp.Or(o.Rules, OCI1)
-	o.Jobs = cmp.Or(o.Jobs, defaultJobs)
+	o.Jobs = cmp.Or(o.Jobs, DefaultJobs)
 	if o.Progress == nil {
 		o.Progress = silent{}
 	}
@@ -259,6 +267,7 @@ func (im *importer) contents() contents {
 func (im *importer) fetchLayers(ctx context.Context) error {
 	im.distinctLayers(im.img)
 	im.report.Layers.Total = len(im.layers)
+	im.keepPartials = im.wantsPartials()
 	im.hashers = startHashers(im.contents())
 	defer im.hashers.stop()
 	g, ctx := errgroup.WithContext(ctx)
@@ -300,7 +309,8 @@ func (im *importer) countLayers() {
 			r.Bytes.Reused += l.Descriptor.Size
 		default:
 			r.Layers.Fetched++
-			r.Bytes.Fetched += l.result.blobSize
+			r.Bytes.Fetched += l.result.blobSize - l.resumed
+			r.Bytes.Resumed += l.resumed
 			r.Objects.New += l.result.newObjects
 			r.Bytes.ObjectsNew += l.result.newBytes
 		}
@@ -326,16 +336,31 @@ func (im *importer) getLayer(ctx context.Context, l *importedLayer) error {
 	return im.fetch(ctx, l)
 }
 
-// fetch reads a layer from the source, and compares all that was computed with all that was claimed.
-func (im *importer) fetch(ctx context.Context, l *importedLayer) (err error) {
+// fetch reads a layer, and compares all that was computed with all that was claimed.
+func (im *importer) fetch(ctx context.Context, l *importedLayer) error {
+	for {
+		d := im.newDownload(l)
+		err := im.fetchFrom(ctx, l, d)
+		switch {
+		case ctx.Err() != nil || !d.spoiled(err):
+			return err
+		case d.resumed == 0:
+			l.dropPartial()
+			return err
+		}
+		// What an earlier process got may be torn, if it was the machine that died: from the start, then.
+		l.clearPartial()
+	}
+}
+
+func (im *importer) fetchFrom(ctx context.Context, l *importedLayer, d *download) (err error) {
 	tell := im.Progress.Start(l.Layer)
 	blobCtx, abort := context.WithCancel(ctx)
 	defer abort()
-	blob, err := im.src.OpenBlob(blobCtx, l.Descriptor)
-	if err != nil {
+	if err := d.open(blobCtx); err != nil {
 		return err
 	}
-	defer blob.Close()
+	defer d.Close()
 	j := &layerJob{
 		hashers: im.hashers, to: im.contents(), alg: im.report.Algorithm, limits: im.Limits, bounds: im.bounds,
 		tell: tell, abort: abort,
@@ -353,7 +378,7 @@ func (im *importer) fetch(ctx context.Context, l *importedLayer) (err error) {
 		j.stream = stream.NewWriter(im.report.Algorithm, stream.OCILayer, stream.WriterOptions{Scratch: im.s.Scratch})
 		defer func() { err = errors.Join(err, j.stream.Close()) }()
 	}
-	r, err := j.read(ctx, blob, l.Descriptor.Size)
+	r, err := j.read(ctx, d, l.Descriptor.Size)
 	if err != nil {
 		return err
 	}
@@ -365,7 +390,7 @@ func (im *importer) fetch(ctx context.Context, l *importedLayer) (err error) {
 			return err
 		}
 	}
-	l.result, l.tar = r, r.layer
+	l.result, l.tar, l.resumed = r, r.layer, d.resumed
 	if tell != nil {
 		tell(0)
 	}

@@ -103,6 +103,7 @@ func (im *importer) nameLayers(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		l.dropPartial()
 	}
 	return im.replaceLayers(ctx)
 }
@@ -125,6 +126,7 @@ func (im *importer) replaceLayers(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		l.dropPartial()
 	}
 	return nil
 }

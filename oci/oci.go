@@ -120,6 +120,15 @@ type RangeSource interface {
 	OpenRange(ctx context.Context, desc ocispec.Descriptor, offset, length int64) (io.ReadCloser, error)
 }
 
+// NetworkSource is a Source at the other end of a network, where blobs may
+// break off and take long to fetch again: what came of them is worth keeping.
+type NetworkSource interface {
+	Source
+	// OpenBlobFrom is OpenBlob for what follows the first offset bytes of a
+	// blob, which are there already; offset may be the blob's size.
+	OpenBlobFrom(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error)
+}
+
 // ErrNoRange is what a RangeSource's errors wrap that can't give a part.
 var ErrNoRange = errors.New("no part of a blob can be had, only all of it")
 

@@ -175,11 +175,10 @@ func (e *PlatformError) Error() string {
 	}
 	have := make([]string, 0, len(e.Have))
 	for _, p := range e.Have {
-		if s := Printable(p.String(), maxQuoted); !slices.Contains(have, s) {
-			have = append(have, s)
-		}
+		have = append(have, Printable(p.String(), maxQuoted))
 	}
 	slices.Sort(have)
+	have = slices.Compact(have)
 	more := ""
 	if len(have) > maxListed {
 		have, more = have[:maxListed], " and others"

@@ -64,7 +64,8 @@ type GCReport struct {
 	Kept   GCCounts `json:"kept"`
 	DryRun bool     `json:"dry_run"`
 	Full   bool     `json:"full"` // all objects were looked at
-	// Leftovers are temporary names, old marks, notes and quarantined files that went.
+	// Leftovers are temporary names, partial blobs, old marks, notes and quarantined
+	// files that went.
 	Leftovers int64 `json:"leftovers"`
 	// Mounts are records of mounts that are no more.
 	Mounts int64 `json:"mounts"`

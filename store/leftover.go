@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// RemoveLeftovers removes the temporary names that killed processes have left, of
-// this tool and of others, and returns their number. It takes the exclusive lock,
+// RemoveLeftovers removes the temporary names and the partial blobs that killed
+// processes have left, of this tool and of others, and returns their number. It takes the exclusive lock,
 // under which nobody can be using one.
 func (s *Store) RemoveLeftovers() (int, error) {
 	if err := s.mayWrite(); err != nil {
@@ -42,7 +42,7 @@ func (s *Store) Unfinished() ([]string, error) {
 // visitName is given a directory, its path below the store with a slash at its end, and a name in it.
 type visitName func(at dir, where, name string) error
 
-// eachTemporary visits all temporary names. An error does not keep it from other directories.
+// eachTemporary visits all temporary names and partial blobs. An error does not keep it from other directories.
 func (s *Store) eachTemporary(visit visitName) error {
 	err := s.root.eachPrefixed("", visit, linkPrefix, initPrefix)
 	if s.objectsFile != nil {
@@ -61,7 +61,11 @@ func (s *Store) eachTemporary(visit visitName) error {
 
 // eachTemporaryBelow goes down at most depth directories: we make no deeper ones.
 func eachTemporaryBelow(at dir, where string, visit visitName, depth int) error {
-	err := at.eachPrefixed(where, visit, privatePrefix)
+	prefix := privatePrefix
+	if where == privateDir+"/"+partialDir+"/" {
+		prefix = "" // all that is there
+	}
+	err := at.eachPrefixed(where, visit, prefix)
 	if err != nil || depth == 0 {
 		return err
 	}

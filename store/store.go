@@ -181,6 +181,15 @@ func (s *Store) Sync() error {
 	return nil
 }
 
+// Free is how many bytes the store's file system has room for.
+func (s *Store) Free() (int64, error) {
+	var st unix.Statfs_t
+	if err := retry(func() error { return unix.Fstatfs(s.root.fd, &st) }); err != nil {
+		return 0, pathError("statfs", s.root.path, err)
+	}
+	return int64(min(st.Bavail, 1<<62/uint64(st.Bsize))) * st.Bsize, nil
+}
+
 func (s *Store) mayWrite() error {
 	switch {
 	case s.whyReadOnly != nil:

@@ -46,6 +46,7 @@ var arrows = map[string][]string{
 var quarantine = map[string][]string{
 	"github.com/google/go-containerregistry": {"oci/registry"},
 	"github.com/docker/cli":                  {"oci/registry"},
+	"go.podman.io":                           {"oci/registry"},
 	"github.com/urfave/cli":                  {"cmd/flatroot"},
 	"github.com/vbauerster/mpb":              {"cmd/flatroot"},
 	"github.com/klauspost/compress":          {"index", "store/stream", "oci/archive"},

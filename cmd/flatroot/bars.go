@@ -9,6 +9,7 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 
 	"github.com/flatroot/flatroot/oci"
+	"github.com/flatroot/flatroot/oci/registry"
 )
 
 // bars draws a bar for each layer on a terminal.
@@ -47,6 +48,8 @@ func (b *bars) add(label string, total int64) *mpb.Bar {
 
 func (b *bars) Reused(l oci.Layer) { b.write("%s: is here already", layerLabel(l)) }
 func (b *bars) Step(what string)   { b.write("%s", what) }
+
+func (b *bars) note(n registry.Notice) { b.write("%s", oneLine(n.String())) }
 
 // write puts a line above the bars.
 func (b *bars) write(format string, args ...any) {

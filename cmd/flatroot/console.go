@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"text/tabwriter"
 
+	"github.com/flatroot/flatroot/oci/registry"
 	"github.com/flatroot/flatroot/store"
 )
 
@@ -43,6 +44,13 @@ func (c *console) talk(format string, args ...any) {
 // tellWaiting says for whom it waits; who is empty if that can't be told.
 func (c *console) tellWaiting(who string) {
 	c.talk("waiting for %s to finish with the store %s", cmp.Or(who, "another command"), c.store)
+}
+
+// tellNotice says why it takes longer.
+func (c *console) tellNotice(n registry.Notice) {
+	if c.progress != progressNone {
+		c.talk("%v", n)
+	}
 }
 
 // openStore opens the store to be written.

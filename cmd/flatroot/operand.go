@@ -59,8 +59,8 @@ func checkName(name string) error {
 	return nil
 }
 
-// openSource opens an image somewhere else.
-func openSource(arg string, p oci.Platform) (oci.Source, oci.Reference, error) {
+// openSource opens an image somewhere else. told hears of what a registry is asked once more.
+func openSource(arg string, p oci.Platform, told func(registry.Notice)) (oci.Source, oci.Reference, error) {
 	ref, err := oci.ParseReference(arg)
 	if err != nil {
 		return nil, ref, &usageError{msg: err.Error(), hint: sourceHint(arg)}
@@ -74,7 +74,7 @@ func openSource(arg string, p oci.Platform) (oci.Source, oci.Reference, error) {
 	case oci.Dir:
 		src, err = dir.Open(ref, dir.Options{Platform: p})
 	case oci.Docker:
-		src, err = registry.Open(ref, registry.Options{Platform: p, UserAgent: "flatroot/" + version})
+		src, err = registry.Open(ref, registry.Options{Platform: p, UserAgent: "flatroot/" + version, Told: told})
 	default:
 		err = &usageError{msg: fmt.Sprintf("this version can't read images from %s:", ref.Transport)}
 	}

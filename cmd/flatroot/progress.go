@@ -9,6 +9,7 @@ import (
 
 	"github.com/flatroot/flatroot/index"
 	"github.com/flatroot/flatroot/oci"
+	"github.com/flatroot/flatroot/oci/registry"
 )
 
 // progressMode says how progress is told.
@@ -31,6 +32,7 @@ func parseProgressMode(s string) (progressMode, error) {
 // meter is a Progress that has to be stopped, when all that it was told of is done or failed.
 type meter interface {
 	index.Progress
+	note(n registry.Notice)
 	stop()
 }
 
@@ -50,6 +52,7 @@ type noMeter struct{}
 func (noMeter) Start(oci.Layer) func(int64) { return nil }
 func (noMeter) Reused(oci.Layer)            {}
 func (noMeter) Step(string)                 {}
+func (noMeter) note(registry.Notice)        {}
 func (noMeter) stop()                       {}
 
 // layerLabel is what a layer is called while it is worked on. One that is built has no digest yet.
@@ -100,6 +103,7 @@ func (p *plainMeter) Start(l oci.Layer) func(int64) {
 	}
 }
 
-func (p *plainMeter) Reused(l oci.Layer) { p.line("%s: is here already", layerLabel(l)) }
-func (p *plainMeter) Step(what string)   { p.line("%s", what) }
-func (p *plainMeter) stop()              {}
+func (p *plainMeter) Reused(l oci.Layer)     { p.line("%s: is here already", layerLabel(l)) }
+func (p *plainMeter) Step(what string)       { p.line("%s", what) }
+func (p *plainMeter) note(n registry.Notice) { p.line("%s", oneLine(n.String())) }
+func (p *plainMeter) stop()                  {}

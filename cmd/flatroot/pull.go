@@ -19,7 +19,9 @@ func pullCommand() *command {
 		usage: "bring images into the store",
 		about: `Brings images into the store: every file once, every layer once, and of each image one EROFS image of its whole tree, whose fs-verity digest is printed.
 
-SOURCE is docker://HOST/REPOSITORY[:TAG][@DIGEST] for a registry, oci:DIR[:NAME] for an OCI image layout, oci-archive:FILE[:NAME] for one in a tar, docker-archive:FILE[:NAME[:TAG]] for what docker save and podman save write, or dir:DIR for what skopeo copies there. The docker:// may be left out if there is a slash and what is before it has a dot or a colon or is localhost. Credentials are those that docker login and podman login leave. An archive may be compressed with gzip or zstd; nothing of it is unpacked. Of several images in a layout or archive :@0 in place of a name is the first one.
+SOURCE is docker://HOST/REPOSITORY[:TAG][@DIGEST] for a registry, oci:DIR[:NAME] for an OCI image layout, oci-archive:FILE[:NAME] for one in a tar, docker-archive:FILE[:NAME[:TAG]] for what docker save and podman save write, or dir:DIR for what skopeo copies there. The docker:// may be left out if there is a slash and what is before it has a dot or a colon or is localhost. Credentials are those that docker login and podman login leave; mirrors, blocked and insecure registries are those of registries.conf, as containers-registries.conf(5) has it. An archive may be compressed with gzip or zstd; nothing of it is unpacked. Of several images in a layout or archive :@0 in place of a name is the first one.
+
+What fails for a reason that may pass, of the network or of a registry that is busy or in trouble, is tried again a few times, and a layer that breaks off goes on where it was. What has come of a layer is kept until it is in the store, for the next pull to go on with should this one be killed; gc removes what is left of it.
 
 Everything is hashed here, and compared with what manifest and config claim. A layer that the store has is not fetched again, and of a manifest that is complete in the store just its digest is asked for.
 
@@ -29,6 +31,7 @@ The name in the store is the reference's own name and tag unless --name gives an
 		flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "name", Usage: "name the image `NAME` in the store"},
 			&cli.StringFlag{Name: "expect", Usage: "fail, and name nothing, unless the image has this `DIGEST`"},
+			&cli.IntFlag{Name: "jobs", Usage: "read `N` layers at once", Value: index.DefaultJobs},
 			&cli.BoolFlag{Name: "verify", Usage: "read and hash all that the store has of the image, and restore what is damaged"},
 		}, readingFlags()...),
 		examples: []example{
@@ -53,16 +56,20 @@ type pullOptions struct {
 	name    string
 	expect  fsverity.Digest
 	verify  bool
+	jobs    int
 	reading
 }
 
 func pullOptionsOf(v *invocation) (o pullOptions, err error) {
-	o = pullOptions{sources: v.Args().Slice(), name: v.String("name"), verify: v.Bool("verify")}
+	o = pullOptions{sources: v.Args().Slice(), name: v.String("name"), verify: v.Bool("verify"), jobs: v.Int("jobs")}
 	if o.reading, err = v.reading(); err != nil {
 		return o, err
 	}
 	if o.expect, err = expectDigest(v.String("expect")); err != nil {
 		return o, v.usagef("%v", err)
+	}
+	if o.jobs < 1 || o.jobs > maxJobs {
+		return o, v.usagef("--jobs=%d: want 1 to %d", o.jobs, maxJobs)
 	}
 	if len(o.sources) > 1 && (o.name != "" || !o.expect.IsZero()) {
 		return o, v.usagef("--name and --expect are for one SOURCE")
@@ -72,6 +79,9 @@ func pullOptionsOf(v *invocation) (o pullOptions, err error) {
 	}
 	return o, nil
 }
+
+// maxJobs bounds the layers that are read at once: more take memory, and bring nothing.
+const maxJobs = 64
 
 func runPull(ctx context.Context, c console, o pullOptions, stdout io.Writer) error {
 	for _, source := range o.sources {
@@ -83,30 +93,33 @@ func runPull(ctx context.Context, c console, o pullOptions, stdout io.Writer) er
 }
 
 func pullOne(ctx context.Context, c console, o pullOptions, source string, stdout io.Writer) error {
-	src, ref, err := openSource(source, o.platform)
-	if err != nil {
-		return err
-	}
-	defer src.Close()
-	s, err := c.openStore()
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	options := o.options()
-	options.Name, options.Expect = o.name, o.expect
-	options.Verify, options.ImageObjects = o.verify, imageObjects
-	if options.Name == "" {
-		options.Name = ref.Name()
-	}
 	m := c.startProgress()
-	options.Progress = m
-	r, err := index.Import(ctx, s, src, options)
+	r, err := pullWith(ctx, c, o, source, m)
 	m.stop()
 	if err != nil {
 		return err
 	}
 	return printReport(c, stdout, r)
+}
+
+func pullWith(ctx context.Context, c console, o pullOptions, source string, m meter) (*index.Report, error) {
+	src, ref, err := openSource(source, o.platform, m.note)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	s, err := c.openStore()
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	options := o.options()
+	options.Name, options.Expect, options.Jobs, options.Progress = o.name, o.expect, o.jobs, m
+	options.Verify, options.ImageObjects = o.verify, imageObjects
+	if options.Name == "" {
+		options.Name = ref.Name()
+	}
+	return index.Import(ctx, s, src, options)
 }
 
 // imageObjects visits the objects of the image in a file, with their sizes.
@@ -150,8 +163,12 @@ func printReport(c console, stdout io.Writer, r *index.Report) error {
 		return printJSON(stdout, r)
 	}
 	if c.progress != progressNone {
+		fetched := size(r.Bytes.Fetched)
+		if r.Bytes.Resumed > 0 {
+			fetched += ", and " + size(r.Bytes.Resumed) + " by an earlier pull"
+		}
 		c.talk("%s: %s, %d of them fetched (%s); %s new (%s) of %s; the image has %s",
-			r.Name, counted(r.Layers.Total, "layer"), r.Layers.Fetched, size(r.Bytes.Fetched),
+			r.Name, counted(r.Layers.Total, "layer"), r.Layers.Fetched, fetched,
 			counted(r.Objects.New, "object"), size(r.Bytes.ObjectsNew), counted(r.Objects.Total, "object"), size(r.ImageBytes))
 		if h := r.Healed; h.Any() {
 			c.talk("%s: restored %s, %s and %s that were damaged or missing", r.Name,

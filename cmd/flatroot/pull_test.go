@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -114,17 +113,9 @@ func TestPullFromRegistry(t *testing.T) {
 
 // TestInterrupt interrupts a build that waits for its input.
 func TestInterrupt(t *testing.T) {
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	if err := os.Symlink(self, dir+"/flatroot"); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv(storeVariable, dir+"/store")
+	t.Setenv(storeVariable, t.TempDir()+"/store")
 	mustRun(t, "init")
-	cmd := exec.Command(dir+"/flatroot", "build", "-", "--name", "x")
+	cmd := exec.Command(program(t), "build", "-", "--name", "x")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

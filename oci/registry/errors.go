@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -63,7 +64,7 @@ func (e *HTTPError) hint() string {
 }
 
 // statusError makes an error of a response, and reads a bounded part of it.
-func (s *Source) statusError(resp *response) error {
+func (s *repository) statusError(resp *response) error {
 	// What can't be read is no reason to hide the status.
 	raw, _ := io.ReadAll(io.LimitReader(resp, maxErrorBody))
 	return &HTTPError{
@@ -114,9 +115,11 @@ func retryAfter(s string) time.Duration {
 
 // explain makes an error of ours of what the libraries return when there is
 // no response: it takes out the address with its query, and turns a refused
-// challenge or token into an *HTTPError.
-func (s *Source) explain(err error) error {
-	if te := new(transport.Error); errors.As(err, &te) {
+// challenge or token into an *HTTPError. cause is why the request was ended;
+// nil: it was not.
+func (s *repository) explain(err, cause error) error {
+	certificate := errors.As(err, new(*tls.CertificateVerificationError))
+	if te := new(transport.Error); errors.As(err, &te) && !certificate {
 		return s.authError(te)
 	}
 	ue := new(url.Error)
@@ -124,20 +127,39 @@ func (s *Source) explain(err error) error {
 		return err
 	}
 	at := ue.URL
-	if u, perr := url.Parse(at); perr == nil {
+	if u, perr := s.parse(at); perr == nil {
 		at = redact(u)
 	}
 	at = oci.Printable(at, maxErrorMessage)
-	if errors.Is(err, http.ErrSchemeMismatch) && !s.opts.Insecure {
-		return fmt.Errorf("%s: the server speaks plain HTTP; allow it with --insecure: %w", at, ue.Err)
+	mismatch := errors.Is(err, http.ErrSchemeMismatch)
+	if pe := new(plainError); mismatch && errors.As(err, &pe) {
+		return fmt.Errorf("%s %s: %w", strings.ToUpper(ue.Op), pe.url, pe.error)
 	}
-	return fmt.Errorf("%s %s: %w", strings.ToUpper(ue.Op), at, ue.Err)
+	if mismatch && !s.opts.Insecure {
+		return fmt.Errorf("%s: the server speaks plain HTTP; allow it by insecure = true for this registry in registries.conf: %w", at, ue.Err)
+	}
+	if cause == nil {
+		cause = ue.Err
+	}
+	return fmt.Errorf("%s %s: %w", strings.ToUpper(ue.Op), at, cause)
+}
+
+// parse reads an address, which may be that of a redirect and leave out the host.
+func (s *repository) parse(at string) (*url.URL, error) {
+	base, err := url.Parse(s.url("", ""))
+	if err != nil {
+		return nil, err
+	}
+	return base.Parse(at)
 }
 
 // authError makes an error of what a registry or token server said to an
 // attempt to authenticate.
-func (s *Source) authError(te *transport.Error) error {
-	e := &HTTPError{Method: http.MethodGet, URL: s.ref.Host, Status: te.StatusCode, host: s.ref.Host}
+func (s *repository) authError(te *transport.Error) error {
+	e := &HTTPError{
+		Method: http.MethodGet, URL: s.ref.Host, Status: te.StatusCode, host: s.ref.Host,
+		RetryAfter: time.Duration(s.base.after.Load()),
+	}
 	if te.Request != nil {
 		e.Method, e.URL = te.Request.Method, redact(te.Request.URL)
 	}

@@ -12,11 +12,14 @@
 //   - Credentials go to the registry that they were stored for, and to the
 //     token server that it names over the same kind of connection; never to
 //     the host of a redirect.
-//   - Plain HTTP is spoken to this machine only, unless Options.Insecure, and
-//     never by way of a redirect from HTTPS.
+//   - Plain HTTP is spoken to this machine only, unless Options.Insecure or
+//     registries.conf allows it, and never by way of a redirect from HTTPS.
 //   - What a registry says about a manifest or config is read up to a bound
 //     and verified by oci.Load. Blobs are handed on unverified, but a body
 //     that is longer or shorter than its descriptor says is an error.
+//   - What fails for a reason that may pass is tried again, within bounds; a
+//     blob that breaks off goes on where it was. What the other side says for
+//     good, and what does not fit its digest, is not asked again.
 //   - Text of the other side's gets into errors short and without control
 //     characters, and addresses without their query, where signatures are.
 package registry
@@ -26,6 +29,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -52,6 +56,12 @@ type Options struct {
 	UserAgent string
 	// Timeouts of the phases of a request; those that are zero have defaults.
 	Timeouts Timeouts
+	// Retry is how often and when a failed request is sent again; what is zero has defaults.
+	Retry Retry
+	// Told hears of each failure that is no reason to give up. It may be called from several goroutines. Nil: nobody does.
+	Told func(Notice)
+	// RegistriesConf is the file with mirrors and blocked registries. Empty: where containers-registries.conf(5) says.
+	RegistriesConf string
 }
 
 // Timeouts bound how long a registry may be silent. There is none for a whole
@@ -62,6 +72,10 @@ type Timeouts struct {
 	Header  time.Duration // from request to response header; 60 s
 	Stall   time.Duration // without a byte of a body; 60 s
 }
+
+// answer bounds the whole way to the header of an answer: what the library asks a registry and a token server about
+// authentication, and redirects. Their answers have bodies, which nobody else has an eye on.
+func (t Timeouts) answer() time.Duration { return 4 * (t.Connect + t.TLS + t.Header) }
 
 // fill puts in the defaults.
 func (t Timeouts) fill() Timeouts {
@@ -79,41 +93,73 @@ func (t Timeouts) fill() Timeouts {
 	return t
 }
 
-// Source is one image of a registry. It implements oci.Source.
-type Source struct {
-	ref      oci.Reference
+// repository is a place in a registry, and how to speak to it.
+type repository struct {
+	place
 	repo     name.Repository
-	opts     Options
+	opts     Options // for this registry
 	base     *baseTransport
 	keychain authn.Keychain
+	scope    string // transport.PullScope or PushScope
+
+	mu     sync.Mutex
+	client *http.Client // nil until the registry has been asked how to authenticate
+}
+
+// Source is one image of a registry. It implements oci.NetworkSource and oci.RangeSource.
+type Source struct {
+	ref       oci.Reference
+	opts      Options
+	endpoints []*repository // mirrors in their order, then the registry itself
 
 	mu       sync.Mutex
-	client   *http.Client        // nil until the registry has been asked how to authenticate
+	first    int                 // of endpoints: the one to ask first
 	resolved *ocispec.Descriptor // nil until Resolve
 	raw      []byte              // of resolved, if it took a GET
 }
 
-var _ oci.RangeSource = (*Source)(nil)
+var (
+	_ oci.RangeSource   = (*Source)(nil)
+	_ oci.NetworkSource = (*Source)(nil)
+)
 
 // Open prepares to read a docker:// reference. Nothing is sent yet.
 func Open(ref oci.Reference, o Options) (*Source, error) {
-	var weak []name.Option
-	insecure := o.Insecure || isLocal(ref.Host)
-	if insecure {
-		weak = append(weak, name.Insecure)
-	}
-	reg, err := name.NewRegistry(ref.Host, weak...)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", ref, err)
-	}
-	o.Timeouts = o.Timeouts.fill()
+	o.Timeouts, o.Retry = o.Timeouts.fill(), o.Retry.fill()
 	if o.UserAgent == "" {
 		o.UserAgent = "flatroot"
 	}
 	if o.Keychain == nil {
 		o.Keychain = NewKeychain()
 	}
-	return &Source{ref: ref, repo: reg.Repo(ref.Repository), opts: o, base: newBase(o), keychain: o.Keychain}, nil
+	places, err := findPlaces(ref, o.RegistriesConf)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", ref, err)
+	}
+	s := &Source{ref: ref, opts: o}
+	for _, p := range places {
+		e, err := newRepository(p, transport.PullScope, o)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", ref, err)
+		}
+		s.endpoints = append(s.endpoints, e)
+	}
+	return s, nil
+}
+
+func newRepository(p place, scope string, o Options) (*repository, error) {
+	o.Insecure = o.Insecure || p.insecure
+	var weak []name.Option
+	if o.Insecure || isLocal(p.ref.Host) {
+		weak = append(weak, name.Insecure)
+	}
+	reg, err := name.NewRegistry(p.ref.Host, weak...)
+	if err != nil {
+		return nil, err
+	}
+	return &repository{
+		place: p, repo: reg.Repo(p.ref.Repository), opts: o, base: newBase(o, p.insecure), keychain: o.Keychain, scope: scope,
+	}, nil
 }
 
 // String returns the reference.
@@ -121,13 +167,15 @@ func (s *Source) String() string { return s.ref.String() }
 
 // Close lets go of idle connections. Blobs that are open stay so.
 func (s *Source) Close() error {
-	s.base.inner.CloseIdleConnections()
+	for _, e := range s.endpoints {
+		e.base.inner.CloseIdleConnections()
+	}
 	return nil
 }
 
 // session returns a client that authenticates. The first call asks the
 // registry how; a failure is not remembered.
-func (s *Source) session(ctx context.Context) (*http.Client, error) {
+func (s *repository) session(ctx context.Context) (*http.Client, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.client != nil {
@@ -140,23 +188,36 @@ func (s *Source) session(ctx context.Context) (*http.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look for credentials: %w", err)
 	}
-	rt, err := transport.NewWithContext(ctx, s.repo.Registry, auth, s.base, []string{s.repo.Scope(transport.PullScope)})
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer s.mustAnswer(cancel)()
+	rt, err := transport.NewWithContext(ctx, s.repo.Registry, auth, s.base, []string{s.repo.Scope(s.scope)})
 	if err != nil {
-		return nil, s.explain(err)
+		return nil, s.explain(err, context.Cause(ctx))
 	}
 	s.client = &http.Client{Transport: rt, CheckRedirect: s.checkRedirect}
 	return s.client, nil
 }
 
+// mustAnswer ends a request if it takes too long to its answer, unless it is stopped before.
+func (s *repository) mustAnswer(cancel context.CancelCauseFunc) (stop func() bool) {
+	limit := s.opts.Timeouts.answer()
+	return time.AfterFunc(limit, func() { cancel(fmt.Errorf("%w (%v)", errStalled, limit)) }).Stop
+}
+
 // url returns the address of a manifest or blob. The scheme is what the
 // handshake found; the transport replaces it.
-func (s *Source) url(kind, id string) string {
-	return s.repo.Scheme() + "://" + s.repo.RegistryStr() + "/v2/" + s.repo.RepositoryStr() + "/" + kind + "/" + id
+func (s *repository) url(kind, id string) string {
+	at := s.repo.Scheme() + "://" + s.repo.RegistryStr() + "/v2/" + s.repo.RepositoryStr() + "/" + kind + "/" + id
+	if s.namespace != "" {
+		at += "?ns=" + url.QueryEscape(s.namespace)
+	}
+	return at
 }
 
 // do sends a request and returns a response of status 200, to be closed. Any
 // other status is an *HTTPError.
-func (s *Source) do(ctx context.Context, method, url string, accept ...string) (*response, error) {
+func (s *repository) do(ctx context.Context, method, url string, accept ...string) (*response, error) {
 	h := http.Header{}
 	if len(accept) > 0 {
 		// In one line: some registries look at the first one only.
@@ -166,7 +227,7 @@ func (s *Source) do(ctx context.Context, method, url string, accept ...string) (
 }
 
 // send sends a request and returns a response of one of these statuses.
-func (s *Source) send(ctx context.Context, method, url string, header http.Header, want ...int) (*response, error) {
+func (s *repository) send(ctx context.Context, method, url string, header http.Header, want ...int) (*response, error) {
 	client, err := s.session(ctx)
 	if err != nil {
 		return nil, err
@@ -179,12 +240,14 @@ func (s *Source) send(ctx context.Context, method, url string, header http.Heade
 		return nil, err
 	}
 	req.Header = header
+	stop := s.mustAnswer(cancel)
 	resp, err := client.Do(req)
-	if err != nil {
+	if stop(); err != nil {
+		err = s.explain(err, context.Cause(ctx))
 		cancel(nil)
-		return nil, s.explain(err)
+		return nil, err
 	}
-	r := s.newResponse(resp, cancel)
+	r := newResponse(resp, cancel)
 	if !slices.Contains(want, r.StatusCode) {
 		return nil, errors.Join(s.statusError(r), r.Close())
 	}

@@ -40,13 +40,14 @@ func (s *Source) resolve(ctx context.Context) (ocispec.Descriptor, []byte, error
 	if id == "" {
 		id = s.ref.Tag
 	}
-	d, err := s.head(ctx, id)
-	if errors.Is(err, errNeedGet) {
-		d, raw, err = s.get(ctx, id)
-	}
-	if err == nil && s.ref.Digest != "" && d.Digest != s.ref.Digest {
-		err = &oci.DigestError{What: "manifest", Want: s.ref.Digest, Got: d.Digest}
-	}
+	var d ocispec.Descriptor
+	err := s.ask(ctx, "manifest "+id, s.patience(), func(e *repository) (err error) {
+		d, raw, err = e.resolve(ctx, id)
+		if err == nil && s.ref.Digest != "" && d.Digest != s.ref.Digest {
+			err = &oci.DigestError{What: "manifest of " + e.url("manifests", id), Want: s.ref.Digest, Got: d.Digest}
+		}
+		return err
+	})
 	if err != nil {
 		return ocispec.Descriptor{}, nil, err
 	}
@@ -58,14 +59,23 @@ func (s *Source) resolve(ctx context.Context) (ocispec.Descriptor, []byte, error
 	return *s.resolved, s.raw, nil
 }
 
+// resolve asks one endpoint for a manifest's descriptor.
+func (e *repository) resolve(ctx context.Context, id string) (d ocispec.Descriptor, raw []byte, err error) {
+	d, err = e.head(ctx, id)
+	if errors.Is(err, errNeedGet) {
+		d, raw, err = e.get(ctx, id)
+	}
+	return d, raw, err
+}
+
 // errNeedGet says that a HEAD wasn't enough.
 var errNeedGet = errors.New("no answer to HEAD")
 
 // head asks for a manifest's descriptor. A refusal is asked for again by GET,
 // since it may mean that the registry has no HEAD, and since only the answer
 // to a GET has room for a reason; but not when we were told to ask less.
-func (s *Source) head(ctx context.Context, id string) (ocispec.Descriptor, error) {
-	resp, err := s.do(ctx, http.MethodHead, s.url("manifests", id), oci.ManifestMediaTypes()...)
+func (e *repository) head(ctx context.Context, id string) (ocispec.Descriptor, error) {
+	resp, err := e.do(ctx, http.MethodHead, e.url("manifests", id), oci.ManifestMediaTypes()...)
 	if he := new(HTTPError); errors.As(err, &he) && he.Status != http.StatusTooManyRequests {
 		return ocispec.Descriptor{}, errNeedGet
 	}
@@ -87,9 +97,9 @@ func (s *Source) head(ctx context.Context, id string) (ocispec.Descriptor, error
 }
 
 // get fetches a manifest of which nothing is known but tag or digest.
-func (s *Source) get(ctx context.Context, id string) (ocispec.Descriptor, []byte, error) {
-	url := s.url("manifests", id)
-	resp, err := s.do(ctx, http.MethodGet, url, oci.ManifestMediaTypes()...)
+func (e *repository) get(ctx context.Context, id string) (ocispec.Descriptor, []byte, error) {
+	url := e.url("manifests", id)
+	resp, err := e.do(ctx, http.MethodGet, url, oci.ManifestMediaTypes()...)
 	if err != nil {
 		return ocispec.Descriptor{}, nil, err
 	}
@@ -103,7 +113,7 @@ func (s *Source) get(ctx context.Context, id string) (ocispec.Descriptor, []byte
 		Size:      int64(len(raw)),
 	}
 	if said := digest.Digest(resp.Header.Get(digestHeader)); oci.CheckDigest(said) == nil && said != d.Digest {
-		return d, nil, &oci.DigestError{What: "manifest", Want: said, Got: d.Digest}
+		return d, nil, &oci.DigestError{What: "manifest of " + resp.url, Want: said, Got: d.Digest}
 	}
 	doc, err := oci.ParseDocument(raw, d.MediaType)
 	if err != nil {
@@ -141,17 +151,24 @@ func (s *Source) image(ctx context.Context) (*oci.Image, error) {
 }
 
 // fetch is the oci.FetchFunc of a registry: configs are blobs, all else that
-// Load asks for has an address of its own kind.
-func (s *Source) fetch(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+// Load asks for has an address of its own kind. What an endpoint gives is
+// verified here already, so that another may give what this one has wrong.
+func (s *Source) fetch(ctx context.Context, d ocispec.Descriptor) (raw []byte, err error) {
 	kind, accept := "manifests", oci.ManifestMediaTypes()
 	if oci.IsConfig(d.MediaType) {
 		kind, accept = "blobs", nil
 	}
-	resp, err := s.do(ctx, http.MethodGet, s.url(kind, d.Digest.String()), accept...)
-	if err != nil {
-		return nil, err
-	}
-	return resp.readAll(d.Size)
+	err = s.ask(ctx, kind[:len(kind)-1]+" "+d.Digest.String(), s.patience(), func(e *repository) error {
+		resp, err := e.do(ctx, http.MethodGet, e.url(kind, d.Digest.String()), accept...)
+		if err != nil {
+			return err
+		}
+		if raw, err = resp.readAll(d.Size); err != nil {
+			return err
+		}
+		return oci.Verify("answer of "+resp.url, raw, d)
+	})
+	return raw, err
 }
 
 // readAll reads and closes a body of at most limit bytes. One that says it is
@@ -168,30 +185,4 @@ func (r *response) readAll(limit int64) (raw []byte, err error) {
 		return nil, &oci.SizeError{What: "answer of " + r.url, Want: limit, Got: int64(len(raw))}
 	}
 	return raw, nil
-}
-
-// OpenBlob begins to fetch a blob. What it returns fails at its end with a
-// *BodyError or *oci.SizeError unless there were desc.Size bytes.
-func (s *Source) OpenBlob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
-	r, err := s.openBlob(ctx, desc)
-	if err != nil {
-		return nil, fmt.Errorf("%s: blob %s: %w", s.ref, oci.Printable(desc.Digest.String(), 100), err)
-	}
-	return r, nil
-}
-
-func (s *Source) openBlob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
-	if err := oci.CheckDescriptor(desc); err != nil {
-		return nil, err
-	}
-	resp, err := s.do(ctx, http.MethodGet, s.url("blobs", desc.Digest.String()))
-	if err != nil {
-		return nil, err
-	}
-	resp.want = desc.Size
-	if n := resp.ContentLength; n >= 0 && n != desc.Size {
-		err := &oci.SizeError{What: "answer of " + resp.url, Want: desc.Size, Got: n}
-		return nil, errors.Join(err, resp.Close())
-	}
-	return resp, nil
 }

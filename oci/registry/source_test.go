@@ -54,6 +54,9 @@ func open(t *testing.T, host, rest string, o registry.Options) *registry.Source 
 	if o.Keychain == nil {
 		o.Keychain = nobody
 	}
+	if o.Retry == (registry.Retry{}) {
+		o.Retry.Tries = 1
+	}
 	src, err := registry.Open(ref, o)
 	if err != nil {
 		t.Fatal(err)
@@ -270,7 +273,7 @@ func TestBadManifests(t *testing.T) {
 		{"GET lies about the digest", func(_ string, w *httptest.ResponseRecorder) {
 			w.Header().Set("Docker-Content-Digest", digest.FromString("x").String())
 			w.Header().Set("Content-Type", "application/json")
-		}, []string{"manifest has digest " + b.Root().Digest.String(), "want " + digest.FromString("x").String()}},
+		}, []string{"/v2/app/manifests/v1 has digest " + b.Root().Digest.String(), "want " + digest.FromString("x").String()}},
 		{"cut", func(method string, w *httptest.ResponseRecorder) {
 			w.Header().Del("Docker-Content-Digest")
 			w.Body.Truncate(w.Body.Len() / 2)

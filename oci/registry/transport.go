@@ -1,11 +1,15 @@
 package registry
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
+	"sync/atomic"
+	"time"
 )
 
 // maxRedirects bounds a chain of redirects; registries that send blobs from
@@ -24,14 +28,18 @@ type baseTransport struct {
 	inner     *http.Transport
 	insecure  bool
 	userAgent string
+	stall     time.Duration // without a byte of a body, after which a request is ended
+	// after is what a registry or token server asked to wait when it refused something last: of what is said to the
+	// library it tells the status only.
+	after atomic.Int64
 }
 
 // newBase returns a transport with timeouts for each phase. Proxies come from
-// the environment.
-func newBase(o Options) *baseTransport {
+// the environment. anyCertificate takes servers for what they say they are.
+func newBase(o Options, anyCertificate bool) *baseTransport {
 	dialer := &net.Dialer{Timeout: o.Timeouts.Connect}
 	return &baseTransport{
-		insecure: o.Insecure, userAgent: o.UserAgent,
+		insecure: o.Insecure, userAgent: o.UserAgent, stall: o.Timeouts.Stall,
 		inner: &http.Transport{
 			Proxy:                  http.ProxyFromEnvironment,
 			DialContext:            dialer.DialContext,
@@ -40,6 +48,7 @@ func newBase(o Options) *baseTransport {
 			MaxIdleConnsPerHost:    maxIdlePerHost,
 			MaxResponseHeaderBytes: maxResponseHeader,
 			ForceAttemptHTTP2:      true,
+			TLSClientConfig:        &tls.Config{InsecureSkipVerify: anyCertificate},
 			// Blobs have digests of the bytes as they are stored. Asked for
 			// compression, a server may add its own, which the library would
 			// take off again, together with what was there before.
@@ -49,7 +58,7 @@ func newBase(o Options) *baseTransport {
 }
 
 // errPlainHTTP is why plain HTTP isn't spoken.
-var errPlainHTTP = errors.New("plain HTTP is only spoken to this machine; allow it with --insecure")
+var errPlainHTTP = errors.New("plain HTTP is only spoken to this machine; allow it by insecure = true for this registry in registries.conf")
 
 // RoundTrip refuses plain HTTP to other machines and says who is asking.
 func (t *baseTransport) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -59,10 +68,32 @@ func (t *baseTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return nil, errPlainHTTP
 	}
-	req = req.Clone(req.Context())
+	ctx, cancel := context.WithCancelCause(req.Context())
+	req = req.Clone(ctx)
 	req.Header.Set("User-Agent", t.userAgent)
-	return t.inner.RoundTrip(req)
+	resp, err := t.inner.RoundTrip(req)
+	if err != nil {
+		cancel(nil)
+		if req.URL.Scheme == "http" {
+			err = &plainError{err, redact(req.URL)}
+		}
+		return nil, err
+	}
+	if resp.StatusCode >= http.StatusBadRequest {
+		t.after.Store(int64(retryAfter(resp.Header.Get("Retry-After"))))
+	}
+	resp.Body = &clocked{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, stall: t.stall}
+	return resp, nil
 }
+
+// plainError is what went wrong with plain HTTP. A registry of this machine is asked by HTTPS and by HTTP at once; of one
+// that speaks no HTTPS this is the failure that counts.
+type plainError struct {
+	error
+	url string
+}
+
+func (e *plainError) Unwrap() error { return e.error }
 
 // isLocal tells whether HOST or HOST:PORT is this machine by its very name:
 // localhost or a loopback address.
@@ -76,7 +107,7 @@ func isLocal(hostport string) bool {
 // host and doesn't leave HTTPS. The library sets the Authorization header for
 // each request anew, and only for the registry; net/http, which copies
 // headers, keeps them for hosts below the first one's domain.
-func (s *Source) checkRedirect(req *http.Request, via []*http.Request) error {
+func (s *repository) checkRedirect(req *http.Request, via []*http.Request) error {
 	last := via[len(via)-1]
 	if len(via) >= maxRedirects {
 		return fmt.Errorf("more than %d redirects", maxRedirects)

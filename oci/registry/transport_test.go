@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,14 @@ import (
 	"github.com/flatroot/flatroot/oci"
 	"github.com/flatroot/flatroot/oci/ocitest"
 )
+
+// TestMain has no test depend on the mirrors of the machine that it runs on.
+func TestMain(m *testing.M) {
+	if err := os.Setenv("CONTAINERS_REGISTRIES_CONF", os.DevNull); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
 
 func TestIsLocal(t *testing.T) {
 	for host, want := range map[string]bool{
@@ -39,6 +48,9 @@ func remote(t *testing.T, srv *httptest.Server, o Options) *Source {
 	if o.Keychain == nil {
 		o.Keychain = authn.NewMultiKeychain()
 	}
+	if o.Retry == (Retry{}) {
+		o.Retry = Retry{Tries: 1}
+	}
 	s, err := Open(oci.Reference{Transport: oci.Docker, Host: "registry.example", Repository: "app", Tag: "v1"}, o)
 	if err != nil {
 		t.Fatal(err)
@@ -47,9 +59,10 @@ func remote(t *testing.T, srv *httptest.Server, o Options) *Source {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.base.inner.Proxy = nil
-	dial := s.base.inner.DialContext
-	s.base.inner.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+	inner := s.endpoints[0].base.inner
+	inner.Proxy = nil
+	dial := inner.DialContext
+	inner.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		if !strings.Contains(addr, "registry.example:") {
 			return nil, errors.New("dialled " + addr)
 		}
@@ -58,7 +71,7 @@ func remote(t *testing.T, srv *httptest.Server, o Options) *Source {
 	if srv.Certificate() != nil {
 		pool := x509.NewCertPool()
 		pool.AddCert(srv.Certificate())
-		s.base.inner.TLSClientConfig = &tls.Config{RootCAs: pool, ServerName: "example.com"}
+		inner.TLSClientConfig = &tls.Config{RootCAs: pool, ServerName: "example.com"}
 	}
 	return s
 }
@@ -68,11 +81,11 @@ func TestPlainHTTPIsRefused(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked++ }))
 	defer srv.Close()
 	_, err := remote(t, srv, Options{}).Resolve(context.Background())
-	if err == nil || !strings.Contains(err.Error(), "--insecure") || asked != 0 {
+	if err == nil || !strings.Contains(err.Error(), "insecure = true") || asked != 0 {
 		t.Errorf("asked %d times, got %v", asked, err)
 	}
 	_, err = remote(t, srv, Options{Insecure: true}).Resolve(context.Background())
-	if err == nil || strings.Contains(err.Error(), "--insecure") || asked == 0 {
+	if err == nil || strings.Contains(err.Error(), "insecure = true") || asked == 0 {
 		t.Errorf("insecure: asked %d times, got %v", asked, err)
 	}
 	// Whoever gets at the transport itself fares no better.
@@ -81,7 +94,7 @@ func TestPlainHTTPIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if resp, err := s.base.RoundTrip(req); !errors.Is(err, errPlainHTTP) {
+	if resp, err := s.endpoints[0].base.RoundTrip(req); !errors.Is(err, errPlainHTTP) {
 		t.Errorf("got %v, %v", resp, err)
 	}
 }
@@ -129,7 +142,7 @@ func TestRedirectToSubdomain(t *testing.T) {
 
 // What net/http would take along is taken away again.
 func TestCheckRedirect(t *testing.T) {
-	s := new(Source)
+	s := new(repository)
 	request := func(to string) *http.Request {
 		r, err := http.NewRequest(http.MethodGet, to, nil)
 		if err != nil {

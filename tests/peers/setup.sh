@@ -1,6 +1,7 @@
 #!/bin/bash
-# Fetches the programs that flatroot is compared with: the C tools of composefs and erofs-utils and, for the benchmarks,
-# podman, skopeo, umoci, ostree and fsverity, all as Debian forky ships them.
+# Fetches the programs that flatroot is compared with, and those that it exchanges images with: the C tools of composefs and
+# erofs-utils, podman, skopeo, umoci, Docker's registry and, for the benchmarks, ostree and fsverity, all as Debian forky ships
+# them.
 #
 #   tests/peers/setup.sh [--bench] [DIR]      default DIR: $FLATROOT_PEERS, else /var/cache/flatroot-peers
 #
@@ -20,12 +21,12 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../debian.sh"
 
 suite=forky
-packages=(composefs erofs-utils)
-tools=(mkcomposefs composefs-info mount.composefs mkfs.erofs fsck.erofs dump.erofs)
+packages=(composefs erofs-utils podman skopeo umoci docker-registry)
+tools=(mkcomposefs composefs-info mount.composefs mkfs.erofs fsck.erofs dump.erofs podman skopeo umoci docker-registry)
 if [ "${1:-}" = --bench ]; then
 	shift
-	packages+=(podman skopeo umoci ostree fsverity)
-	tools+=(podman skopeo umoci ostree fsverity)
+	packages+=(ostree fsverity)
+	tools+=(ostree fsverity)
 fi
 dir=${1:-${FLATROOT_PEERS:-/var/cache/flatroot-peers}}
 

@@ -348,7 +348,7 @@ func (c *checker) keepImage(d fsverity.Digest) {
 
 // unfinished tells whether a path is in a directory whose names say that something is still to be done.
 func unfinished(path string) bool {
-	return slices.ContainsFunc([]string{"dead", "unclean", "quarantine", "bad"}, func(dir string) bool {
+	return slices.ContainsFunc([]string{"dead", "unclean", "quarantine", "bad", "partial"}, func(dir string) bool {
 		return strings.HasPrefix(path, "flatroot/"+dir+"/")
 	})
 }
