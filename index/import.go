@@ -328,6 +328,9 @@ func (im *importer) getLayer(ctx context.Context, l *importedLayer) error {
 
 // fetch reads a layer from the source, and compares all that was computed with all that was claimed.
 func (im *importer) fetch(ctx context.Context, l *importedLayer) (err error) {
+	if l.Layer, err = oci.Stored(ctx, im.src, l.Layer); err != nil {
+		return err
+	}
 	tell := im.Progress.Start(l.Layer)
 	blobCtx, abort := context.WithCancel(ctx)
 	defer abort()

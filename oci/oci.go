@@ -110,6 +110,24 @@ type Source interface {
 	Close() error
 }
 
+// ConvertedSource is a Source that has layers in another form than its manifest
+// lists them: uncompressed, where the manifest is one of a registry.
+type ConvertedSource interface {
+	Source
+	// Stored returns a layer with the descriptor of the blob that the source
+	// has of it. What tells the layer is its diffID.
+	Stored(ctx context.Context, l Layer) (Layer, error)
+}
+
+// Stored returns a layer as the source has it: what OpenBlob is to be asked
+// for.
+func Stored(ctx context.Context, src Source, l Layer) (Layer, error) {
+	if c, ok := src.(ConvertedSource); ok {
+		return c.Stored(ctx, l)
+	}
+	return l, nil
+}
+
 // RangeSource is a Source that can give a part of a blob.
 type RangeSource interface {
 	Source
