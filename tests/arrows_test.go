@@ -26,6 +26,7 @@ var arrows = map[string][]string{
 	"oci":          {"fsverity"},
 	"oci/layout":   {"oci", "fsverity"},
 	"oci/registry": {"oci", "fsverity"},
+	"oci/cstorage": {"oci"},
 	"index":        {"oci", "store", "store/stream", "tree", "fsverity"},
 	"fsck":         {"index", "oci", "store", "store/stream", "erofs", "tree", "fsverity"},
 	"mount":        {"erofs", "erofs/disk", "fsverity"},
@@ -45,7 +46,9 @@ var quarantine = map[string][]string{
 	"github.com/docker/cli":                  {"oci/registry"},
 	"github.com/urfave/cli":                  {"cmd/flatroot"},
 	"github.com/vbauerster/mpb":              {"cmd/flatroot"},
-	"github.com/klauspost/compress":          {"index", "store/stream"},
+	"github.com/klauspost/compress":          {"index", "store/stream", "oci/cstorage"},
+	"github.com/vbatts/tar-split":            {"oci/cstorage"},
+	"go.podman.io/storage":                   {"oci/cstorage"},
 	"C":                                      nil,
 }
 

@@ -152,7 +152,7 @@ func runFsck(ctx context.Context, c console, o fsckOptions, stdout io.Writer) er
 	defer s.Close()
 	m := c.startCheckProgress()
 	o.Progress = m
-	r, err := o.check(ctx, s)
+	r, err := o.check(ctx, c, s)
 	m.stop()
 	if err != nil {
 		return err
@@ -163,18 +163,18 @@ func runFsck(ctx context.Context, c console, o fsckOptions, stdout io.Writer) er
 	return fsckStatus(r)
 }
 
-func (o *fsckOptions) check(ctx context.Context, s *store.Store) (*fsck.Report, error) {
+func (o *fsckOptions) check(ctx context.Context, c console, s *store.Store) (*fsck.Report, error) {
 	if !o.repair {
 		return fsck.Check(ctx, s, o.Options)
 	}
-	r := fsck.RepairOptions{Options: o.Options, Open: openOrigin}
+	r := fsck.RepairOptions{Options: o.Options, Open: c.openOrigin}
 	defer func() {
 		for _, src := range r.Sources {
 			src.Close()
 		}
 	}()
 	for _, from := range o.from {
-		src, _, err := openSource(from, oci.Platform{})
+		src, _, err := c.openSource(from, oci.Platform{})
 		if err != nil {
 			return nil, fmt.Errorf("--from: %w", err)
 		}
@@ -184,7 +184,7 @@ func (o *fsckOptions) check(ctx context.Context, s *store.Store) (*fsck.Report, 
 }
 
 // openOrigin opens the place that a layer or manifest came from. The image there may have got another manifest meanwhile.
-func openOrigin(repository string, manifest digest.Digest) (oci.Source, error) {
+func (c *console) openOrigin(repository string, manifest digest.Digest) (oci.Source, error) {
 	ref, err := oci.ParseReference(repository)
 	if err != nil {
 		return nil, err
@@ -192,7 +192,7 @@ func openOrigin(repository string, manifest digest.Digest) (oci.Source, error) {
 	if (ref.Transport == oci.Docker || ref.Transport == oci.OCI) && manifest != "" {
 		ref.Tag, ref.Digest = "", manifest
 	}
-	src, _, err := openSource(ref.String(), oci.Platform{})
+	src, _, err := c.openSource(ref.String(), oci.Platform{})
 	return src, err
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/flatroot/flatroot/fsverity"
 	"github.com/flatroot/flatroot/index"
 	"github.com/flatroot/flatroot/oci"
+	"github.com/flatroot/flatroot/oci/cstorage"
 	"github.com/flatroot/flatroot/oci/layout"
 	"github.com/flatroot/flatroot/oci/registry"
 	"github.com/flatroot/flatroot/store"
@@ -57,7 +58,7 @@ func checkName(name string) error {
 }
 
 // openSource opens an image somewhere else.
-func openSource(arg string, p oci.Platform) (oci.Source, oci.Reference, error) {
+func (c *console) openSource(arg string, p oci.Platform) (oci.Source, oci.Reference, error) {
 	ref, err := oci.ParseReference(arg)
 	if err != nil {
 		return nil, ref, &usageError{msg: err.Error()}
@@ -68,6 +69,8 @@ func openSource(arg string, p oci.Platform) (oci.Source, oci.Reference, error) {
 		src, err = layout.Open(ref, layout.Options{Platform: p})
 	case oci.Docker:
 		src, err = registry.Open(ref, registry.Options{Platform: p, UserAgent: "flatroot/" + version})
+	case oci.ContainersStorage:
+		src, err = cstorage.Open(ref, cstorage.Options{Platform: p, Waiting: c.tellLocked})
 	default:
 		err = &usageError{msg: fmt.Sprintf("this version can't read images from %s:", ref.Transport)}
 	}

@@ -19,7 +19,9 @@ func pullCommand() *command {
 		usage: "bring images into the store",
 		about: `Brings images into the store: every file once, every layer once, and of each image one EROFS image of its whole tree, whose fs-verity digest is printed.
 
-SOURCE is docker://HOST/REPOSITORY[:TAG][@DIGEST] for a registry or oci:DIR[:NAME] for an OCI image layout. The docker:// may be left out if there is a slash and what is before it has a dot or a colon or is localhost. Credentials are those that docker login and podman login leave.
+SOURCE is docker://HOST/REPOSITORY[:TAG][@DIGEST] for a registry, oci:DIR[:NAME] for an OCI image layout, or containers-storage:NAME for an image that podman or skopeo has pulled. The docker:// may be left out if there is a slash and what is before it has a dot or a colon or is localhost. Credentials are those that docker login and podman login leave.
+
+A store of containers-storage is only read. Which one is said by storage.conf, or by [GRAPHROOT] or [DRIVER@GRAPHROOT+RUNROOT:OPTIONS] between the colon and NAME; DRIVER is overlay or vfs. @ and an ID name an image too. Of a store of one's own, files with other owners can be read in its user namespace: podman unshare flatroot pull.
 
 Everything is hashed here, and compared with what manifest and config claim. A layer that the store has is not fetched again, and of a manifest that is complete in the store just its digest is asked for.
 
@@ -34,6 +36,7 @@ The name in the store is the reference's own name and tag unless --name gives an
 		examples: []example{
 			{"an image from a registry", "flatroot pull docker://docker.io/library/debian:13"},
 			{"an image from an OCI layout, under another name", "flatroot pull oci:build/image:v2 --name web"},
+			{"an image that podman has pulled already", "flatroot pull containers-storage:docker.io/library/debian:13"},
 			{"only if it is the very one that was tested", "flatroot pull registry.example.com/os:2026 --expect $(cat os.digest)"},
 			{"make sure that all of it is as it was pulled", "flatroot pull --verify registry.example.com/os:2026"},
 		},
@@ -82,7 +85,7 @@ func runPull(ctx context.Context, c console, o pullOptions, stdout io.Writer) er
 }
 
 func pullOne(ctx context.Context, c console, o pullOptions, source string, stdout io.Writer) error {
-	src, ref, err := openSource(source, o.platform)
+	src, ref, err := c.openSource(source, o.platform)
 	if err != nil {
 		return err
 	}
