@@ -74,12 +74,14 @@ type LayerCounts struct {
 	Fetched int `json:"fetched"`
 }
 
-// ByteCounts counts bytes: of blobs as they are stored at the source, and of new objects.
+// ByteCounts counts bytes: of blobs as they are stored at the source, of new objects, and of those among them that were
+// cloned from files of the source.
 type ByteCounts struct {
-	Fetched    int64 `json:"fetched"`
-	Resumed    int64 `json:"resumed"`
-	Reused     int64 `json:"reused"`
-	ObjectsNew int64 `json:"objects_new"`
+	Fetched       int64 `json:"fetched"`
+	Resumed       int64 `json:"resumed"`
+	Reused        int64 `json:"reused"`
+	ObjectsNew    int64 `json:"objects_new"`
+	ObjectsCloned int64 `json:"objects_cloned"`
 }
 
 // ObjectCounts counts objects: those that each layer refers to, and those of them that were not there before.
@@ -303,6 +305,7 @@ func (im *importer) countLayers() {
 			r.Bytes.Fetched += l.result.blobSize
 			r.Objects.New += l.result.newObjects
 			r.Bytes.ObjectsNew += l.result.newBytes
+			r.Bytes.ObjectsCloned += l.result.cloned
 		}
 		if l.replaces && l.result != nil {
 			l.healed.Objects += l.result.newObjects

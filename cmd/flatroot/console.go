@@ -49,7 +49,9 @@ func (c *console) tellWaiting(who string) {
 }
 
 // tellLocked says that a lock of somebody else's store is waited for.
-func (c *console) tellLocked(lock string) { c.talk("waiting for %s, which another program holds", lock) }
+func (c *console) tellLocked(lock string) {
+	c.talk("waiting for %s, which another program holds", lock)
+}
 
 // openStore opens the store to be written.
 func (c *console) openStore() (*store.Store, error) { return c.open(store.OpenOptions{}) }

@@ -217,7 +217,6 @@ func (in *input) tarOf(ctx context.Context, o index.DirOptions) (r io.Reader, do
 	if in.content == isTar {
 		return in.reader, func() {}
 	}
-	pr, pw := io.Pipe()
-	go func() { pw.CloseWithError(index.WriteDirTar(ctx, pw, in.path, o)) }()
-	return pr, func() { pr.Close() }
+	tar := index.OpenDirTar(ctx, in.path, o)
+	return tar, func() { tar.Close() }
 }

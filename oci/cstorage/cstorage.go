@@ -56,7 +56,10 @@ type Source struct {
 	read *contents // nil: not yet
 }
 
-var _ oci.ConvertedSource = (*Source)(nil)
+var (
+	_ oci.ConvertedSource = (*Source)(nil)
+	_ oci.FileBlob        = (*layerReader)(nil)
+)
 
 // contents is what was read of an image and the store that it is in.
 type contents struct {

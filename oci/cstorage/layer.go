@@ -12,6 +12,8 @@ import (
 	"path"
 
 	"github.com/vbatts/tar-split/tar/storage"
+
+	"github.com/flatroot/flatroot/oci"
 )
 
 // splitSuffix ends the name of a layer's tar-split file, beside layers.json.
@@ -86,6 +88,7 @@ type layerReader struct {
 	left    int64    // bytes of it
 	sum     hash.Hash64
 	want    []byte // its checksum
+	via     oci.CloneFunc
 	err     error
 }
 
@@ -120,6 +123,9 @@ func (r *layerReader) begin(s *store, l *layerRecord, waiting func(string)) (err
 	}
 	return nil
 }
+
+// Through has files read by way of clones.
+func (r *layerReader) Through(via oci.CloneFunc) { r.via = via }
 
 // Read gives the tar.
 func (r *layerReader) Read(p []byte) (n int, err error) {
@@ -193,6 +199,12 @@ func (r *layerReader) open(e *storage.Entry) error {
 	}
 	if size != e.Size {
 		return errors.Join(fmt.Errorf("%s has %d bytes, in the layer it had %d: it was changed in the store; %s", shown(f.Name()), size, e.Size, advice), f.Close())
+	}
+	if r.via != nil {
+		if clone := r.via(f, r.at, size); clone != nil {
+			_ = f.Close() // nothing was written to it
+			f = clone
+		}
 	}
 	r.file, r.left, r.want = f, size, append(r.want[:0], e.Payload...)
 	r.sum.Reset()
