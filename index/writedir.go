@@ -93,7 +93,7 @@ type dirWriter struct {
 	DirOptions
 	ctx   context.Context
 	w     *tar.Writer
-	at    countWriter // in the tar
+	at    countWriter        // in the tar
 	first map[inodeID]string // of files with several names: the one that was written
 	buf   []byte             // extended attributes
 }

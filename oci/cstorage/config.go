@@ -1,13 +1,18 @@
 package cstorage
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"go.podman.io/storage/types"
 )
+
+// rootlessVariable has the ID of the user for whom podman has made the user namespace.
+const rootlessVariable = "_CONTAINERS_ROOTLESS_UID"
 
 // complete fills in from storage.conf what the reference leaves open: nothing if it names a store.
 func (p place) complete() (place, error) {
@@ -30,12 +35,13 @@ func (p place) complete() (place, error) {
 	return p, nil
 }
 
-// loadConfig reads storage.conf by the library's rules. That makes directories which it only wants to name; those that were
-// not there before go again.
+// loadConfig reads storage.conf by the library's rules. For an ordinary user that makes a run root, which it only wants to
+// name; one that was not there before goes again.
 func loadConfig() (types.StoreOptions, error) {
 	var made []string
-	for _, dir := range []string{homePath(".config"), fmt.Sprintf("/run/user/%d", os.Getuid()), filepath.Join(os.TempDir(), fmt.Sprintf("storage-run-%d", os.Getuid()))} {
-		if _, err := os.Lstat(dir); dir != "" && os.IsNotExist(err) {
+	uid := cmp.Or(os.Getenv(rootlessVariable), strconv.Itoa(os.Getuid()))
+	for _, dir := range []string{filepath.Join("/run/user", uid), filepath.Join(os.TempDir(), "storage-run-"+uid)} {
+		if _, err := os.Lstat(dir); os.IsNotExist(err) {
 			made = append(made, dir)
 		}
 	}
@@ -49,22 +55,17 @@ func loadConfig() (types.StoreOptions, error) {
 
 // ownGraphRoot is where the store of an ordinary user is, also in the user namespace that podman makes; empty for root.
 func ownGraphRoot() string {
-	if os.Geteuid() == 0 && os.Getenv("_CONTAINERS_ROOTLESS_UID") == "" {
+	if os.Geteuid() == 0 && os.Getenv(rootlessVariable) == "" {
 		return ""
 	}
 	if data := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(data) {
 		return filepath.Join(data, "containers/storage")
 	}
-	return homePath(".local/share/containers/storage")
-}
-
-// homePath is a path in the user's home; empty if there is none.
-func homePath(path string) string {
 	home, err := os.UserHomeDir()
 	if err != nil {
 		return ""
 	}
-	return filepath.Join(home, path)
+	return filepath.Join(home, ".local/share/containers/storage")
 }
 
 // reachable tells whether a directory has the images of some driver.

@@ -8,7 +8,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -336,6 +338,58 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
+// TestThrough has files read by way of clones: those that it says stand at offsets of the tar, and no others.
+func TestThrough(t *testing.T) {
+	a, b := strings.Repeat("a", 5000), strings.Repeat("b", 512)
+	layer := ocitest.Tar(ocitest.File{Name: "d/"}, ocitest.File{Name: "d/a", Data: a}, ocitest.File{Name: "empty"}, ocitest.File{Name: "b", Data: b})
+	s := write(t, "overlay", layer)
+	src, err := open(s.dir, s.driver, "web:v1", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	desc := ocispec.Descriptor{Digest: digest.FromBytes(layer), Size: int64(len(layer))}
+	read := func(via oci.CloneFunc) error {
+		r, err := src.OpenBlob(context.Background(), desc)
+		if err != nil {
+			return err
+		}
+		r.(oci.FileBlob).Through(via)
+		got, err := io.ReadAll(r)
+		if err == nil && string(got) != string(layer) {
+			err = errors.New("it is another tar")
+		}
+		return errors.Join(err, r.Close())
+	}
+	var seen []string
+	err = read(func(f *os.File, at, size int64) *os.File {
+		seen = append(seen, string(layer[at:at+size]))
+		clone, err := os.Open(f.Name())
+		if err != nil {
+			t.Error(err)
+		}
+		return clone
+	})
+	if err != nil || len(seen) != 2 || seen[0] != a || seen[1] != b {
+		t.Errorf("got %v, files of %d", err, len(seen))
+	}
+	// What a clone has is held against the layer as well.
+	other := filepath.Join(t.TempDir(), "other")
+	if err := os.WriteFile(other, []byte(strings.Repeat("c", 5000)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err = read(func(*os.File, int64, int64) *os.File {
+		f, err := os.Open(other)
+		if err != nil {
+			t.Error(err)
+		}
+		return f
+	})
+	if err == nil || !strings.Contains(err.Error(), "is not what the layer had") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // TestSparse has a layer that tar-split does not give back, as it is: the containers' tools take it nevertheless.
 func TestSparse(t *testing.T) {
 	s := write(t, "overlay", textLayer("f", "x"))
@@ -450,21 +504,15 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
-// TestConfig finds stores by storage.conf, and makes none of the directories that the library makes.
+// TestConfig finds stores by storage.conf.
 func TestConfig(t *testing.T) {
 	s, beside := write(t, "vfs", textLayer("f", "data")), write(t, "vfs", textLayer("f", "beside"))
-	home := filepath.Join(t.TempDir(), "home")
-	if err := os.Mkdir(home, 0o700); err != nil {
-		t.Fatal(err)
-	}
 	conf := filepath.Join(t.TempDir(), "storage.conf")
 	text := fmt.Sprintf("[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = \"/nonexistent\"\n[storage.options]\nadditionalimagestores = [%q]\n", s.dir, beside.dir)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("HOME", home)
-	t.Setenv("XDG_CONFIG_HOME", "")
-	t.Setenv("XDG_RUNTIME_DIR", "")
+	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
 	t.Setenv("CONTAINERS_STORAGE_CONF", conf)
 	for _, id := range []string{s.image.ID, beside.image.ID} {
 		src, err := Open(oci.Reference{Transport: oci.ContainersStorage, Path: "@" + id}, Options{})
@@ -480,12 +528,44 @@ func TestConfig(t *testing.T) {
 		}
 		src.Close()
 	}
-	if left, err := os.ReadDir(home); err != nil || len(left) > 0 {
-		t.Errorf("left in the home: %v, %v", left, err)
-	}
 	t.Setenv("CONTAINERS_STORAGE_CONF", conf+".missing")
 	if _, err := Open(oci.Reference{Transport: oci.ContainersStorage, Path: "x"}, Options{}); err == nil || !strings.Contains(err.Error(), "storage.conf") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestOwnStore is asked as an ordinary user whom storage.conf takes to root's store, or nowhere. The library makes a
+// directory then, which may not stay.
+func TestOwnStore(t *testing.T) {
+	b, err := ocitest.Image{Platform: amd64}.Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := t.TempDir()
+	if _, err := cstoragetest.Write(data+"/containers/storage", "overlay", cstoragetest.Image{Built: b, Names: []string{"localhost/v1:latest"}}); err != nil {
+		t.Fatal(err)
+	}
+	conf := filepath.Join(t.TempDir(), "storage.conf")
+	if err := os.WriteFile(conf, []byte("[storage]\ndriver = \"vfs\"\ngraphroot = \"/nonexistent\"\nrunroot = \"/nonexistent\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run := filepath.Join("/run/user", strconv.Itoa(subordinate))
+	if _, err := os.Lstat(run); err == nil {
+		t.Fatalf("there is a user %d", subordinate)
+	}
+	temporary := t.TempDir()
+	out := help(t, "", func(cmd *exec.Cmd) {
+		cmd.Env = append(cmd.Env, "CONTAINERS_STORAGE_CONF="+conf, "XDG_DATA_HOME="+data, "XDG_RUNTIME_DIR=", "TMPDIR="+temporary,
+			fmt.Sprintf("%s=%d", rootlessVariable, subordinate))
+	})
+	if strings.Contains(out, "error:") {
+		t.Error(out)
+	}
+	if left, err := os.ReadDir(temporary); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	if _, err := os.Lstat(run); err == nil {
+		t.Errorf("left: %s", run)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/flatroot/flatroot/oci"
 	"github.com/flatroot/flatroot/oci/ocitest"
 	"github.com/flatroot/flatroot/tests/testenv"
 )
@@ -78,7 +80,8 @@ func everything(t *testing.T) []byte {
 	return out.Bytes()
 }
 
-// helperVariable tells the test program to read a store, DRIVER@DIR, and to run no tests.
+// helperVariable tells the test program to read the image v1 in a store, DRIVER@DIR or else that of storage.conf, and to run
+// no tests.
 const helperVariable = "FLATROOT_TEST_CSTORAGE"
 
 func TestMain(m *testing.M) {
@@ -86,17 +89,29 @@ func TestMain(m *testing.M) {
 	if !ok {
 		os.Exit(m.Run())
 	}
-	driver, dir, _ := strings.Cut(place, "@")
-	if err := (&stored{dir: dir, driver: driver}).read(context.Background(), "v1", Options{}); err != nil {
+	if err := readAs(place); err != nil {
 		fmt.Println("error:", err)
 	}
 }
 
+func readAs(place string) error {
+	if place == "" {
+		src, err := Open(oci.Reference{Transport: oci.ContainersStorage, Path: "v1"}, Options{})
+		if err != nil {
+			return err
+		}
+		_, err = src.Image(context.Background())
+		return errors.Join(err, src.Close())
+	}
+	driver, dir, _ := strings.Cut(place, "@")
+	return (&stored{dir: dir, driver: driver}).read(context.Background(), "v1", Options{})
+}
+
 // help runs the test program as somebody else and returns what it says.
-func help(t *testing.T, driver, dir string, as func(*exec.Cmd)) string {
+func help(t *testing.T, place string, as func(*exec.Cmd)) string {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Dir, cmd.Env = "/", append(os.Environ(), helperVariable+"="+driver+"@"+dir)
+	cmd.Dir, cmd.Env = "/", append(os.Environ(), helperVariable+"="+place)
 	as(cmd)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -158,10 +173,10 @@ func TestPodman(t *testing.T) {
 				t.Error(err)
 			}
 			if c.rootless {
-				if out := help(t, c.driver, graph, inNamespace); strings.Contains(out, "error:") {
+				if out := help(t, c.driver+"@"+graph, inNamespace); strings.Contains(out, "error:") {
 					t.Errorf("in the namespace: %s", out)
 				}
-				if out := help(t, c.driver, graph, asOwner); !strings.Contains(out, "podman unshare flatroot pull") {
+				if out := help(t, c.driver+"@"+graph, asOwner); !strings.Contains(out, "podman unshare flatroot pull") {
 					t.Errorf("outside of the namespace: %s", out)
 				}
 			}
