@@ -198,11 +198,14 @@ func Unpack(tar []byte, dir, split string) error {
 	}
 	var out bytes.Buffer
 	z := gzip.NewWriter(&out)
-	r, err := asm.NewInputTarStream(bytes.NewReader(tar), storage.NewJSONPacker(z), putter(dir))
+	r, done, err := asm.NewInputTarStreamWithDone(bytes.NewReader(tar), storage.NewJSONPacker(z), putter(dir))
 	if err != nil {
 		return err
 	}
 	if _, err := io.Copy(io.Discard, r); err != nil {
+		return err
+	}
+	if err := <-done; err != nil {
 		return err
 	}
 	if err := z.Close(); err != nil {
