@@ -55,8 +55,8 @@ func makeRootTree(t *testing.T, dir string) (hasXattrs bool) {
 	return hasXattrs
 }
 
-// dirTar is the tar of a directory.
-func dirTar(dir string) io.Reader {
+// tarOfDir is the tar of a directory.
+func tarOfDir(dir string) io.Reader {
 	r, w := io.Pipe()
 	go func() { w.CloseWithError(WriteDirTar(context.Background(), w, dir, DirOptions{})) }()
 	return r
@@ -92,12 +92,12 @@ func TestBuildAsTar(t *testing.T) {
 		}
 		check(t, err)
 		for _, rules := range []Rules{OCI1, Faithful1} {
-			want, got := dumpOf(t, dirTar(dir), rules), dumpOf(t, bytes.NewReader(b), rules)
+			want, got := dumpOf(t, tarOfDir(dir), rules), dumpOf(t, bytes.NewReader(b), rules)
 			if got != want {
 				t.Errorf("%v by %s:\n%s", args, rules, firstDifference(got, want))
 			}
 			o := ImportOptions{Rules: rules, Image: writeImage}
-			ofDir, err := BuildDigest(context.Background(), fsverity.SHA256, dirTar(dir), "directory", o)
+			ofDir, err := BuildDigest(context.Background(), fsverity.SHA256, tarOfDir(dir), "directory", o)
 			check(t, err)
 			ofTar, err := BuildDigest(context.Background(), fsverity.SHA256, bytes.NewReader(b), "tar", o)
 			check(t, err)
@@ -107,7 +107,7 @@ func TestBuildAsTar(t *testing.T) {
 		}
 	}
 	// What is compared is there at all.
-	text := dumpOf(t, dirTar(dir), Faithful1)
+	text := dumpOf(t, tarOfDir(dir), Faithful1)
 	for what, there := range map[string]bool{
 		"\n/usr/bin/link2 11 120777 2 ": true, "\n/usr/link 11 @120777 2 ": true,
 		"\n/usr/f65 65 @100644 2 ": true, "\n/usr/hole 1048576 ": true, "\n/usr/sparse0 ": true, "\n/usr/fifo 0 10600 ": true,

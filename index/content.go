@@ -98,6 +98,7 @@ func (c *chunk) release() {
 // content is a file's content on its way to its digest, which is there when done is closed.
 type content struct {
 	size   int64
+	cloned bool
 	digest fsverity.Digest
 	isNew  bool
 	err    error
@@ -161,15 +162,18 @@ func (h *hashers) run(j job) {
 }
 
 // start hashes a content that comes in stretches, apart from the pool: its layer may be waiting for a network, and must not
-// hold up the others meanwhile.
-func (h *hashers) start(c *content, stretches <-chan stretch) {
-	h.wg.Go(func() { c.finish(h.stream(c.size, stretches)) })
+// hold up the others meanwhile. clone takes it if there is one.
+func (h *hashers) start(c *content, stretches <-chan stretch, clone contentWriter) {
+	h.wg.Go(func() { c.finish(h.stream(c.size, stretches, clone)) })
 }
 
 // stream writes a large file. It takes all stretches, even after an error, so that who sends them never waits in vain. A file
 // that they do not make whole is not kept.
-func (h *hashers) stream(size int64, stretches <-chan stretch) (d fsverity.Digest, isNew bool, err error) {
-	w, err := h.to.create()
+func (h *hashers) stream(size int64, stretches <-chan stretch, clone contentWriter) (d fsverity.Digest, isNew bool, err error) {
+	w := clone
+	if w == nil {
+		w, err = h.to.create()
+	}
 	if err == nil {
 		defer w.Abort()
 	}

@@ -89,6 +89,10 @@ type refetching struct {
 func (r *refetching) run(ctx context.Context, src oci.Source) error {
 	ctx, abort := context.WithCancel(ctx)
 	defer abort()
+	var err error
+	if r.layer, err = oci.Stored(ctx, src, r.layer); err != nil {
+		return err
+	}
 	blob, err := src.OpenBlob(ctx, r.layer.Descriptor)
 	if err != nil {
 		return err

@@ -75,13 +75,14 @@ type LayerCounts struct {
 	Fetched int `json:"fetched"`
 }
 
-// ByteCounts counts bytes: of blobs as they are stored at the source, and of new objects. Resumed are those of fetched layers
-// that an earlier process got.
+// ByteCounts counts bytes: of blobs as they are stored at the source, of new objects, and of those among them that were
+// cloned from files of the source. Resumed are those of fetched layers that an earlier process got.
 type ByteCounts struct {
-	Fetched    int64 `json:"fetched"`
-	Resumed    int64 `json:"resumed"`
-	Reused     int64 `json:"reused"`
-	ObjectsNew int64 `json:"objects_new"`
+	Fetched       int64 `json:"fetched"`
+	Resumed       int64 `json:"resumed"`
+	Reused        int64 `json:"reused"`
+	ObjectsNew    int64 `json:"objects_new"`
+	ObjectsCloned int64 `json:"objects_cloned"`
 }
 
 // ObjectCounts counts objects: those that each layer refers to, and those of them that were not there before.
@@ -313,6 +314,7 @@ func (im *importer) countLayers() {
 			r.Bytes.Resumed += l.resumed
 			r.Objects.New += l.result.newObjects
 			r.Bytes.ObjectsNew += l.result.newBytes
+			r.Bytes.ObjectsCloned += l.result.cloned
 		}
 		if l.replaces && l.result != nil {
 			l.healed.Objects += l.result.newObjects
@@ -337,7 +339,10 @@ func (im *importer) getLayer(ctx context.Context, l *importedLayer) error {
 }
 
 // fetch reads a layer, and compares all that was computed with all that was claimed.
-func (im *importer) fetch(ctx context.Context, l *importedLayer) error {
+func (im *importer) fetch(ctx context.Context, l *importedLayer) (err error) {
+	if l.Layer, err = oci.Stored(ctx, im.src, l.Layer); err != nil {
+		return err
+	}
 	for {
 		d := im.newDownload(l)
 		err := im.fetchFrom(ctx, l, d)

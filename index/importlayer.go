@@ -41,6 +41,7 @@ type layerResult struct {
 	report     tarReport
 	newObjects int
 	newBytes   int64
+	cloned     int64 // bytes of new objects that share their blocks with files of the source
 }
 
 // read reads a layer's blob to its end. size is the announced length, -1 if none was.
@@ -54,9 +55,11 @@ func (j *layerJob) read(ctx context.Context, blob io.Reader, size int64) (*layer
 	if j.abort != nil {
 		defer context.AfterFunc(ctx, j.abort)()
 	}
+	files := readThrough(blob, j.to)
+	defer files.close()
 	in := startInflater(ctx, blob, size, j)
 	e := startEncoder(j, cancel)
-	c := &cutter{job: j, ctx: ctx, in: in, parts: e.parts, diff: sha256.New()}
+	c := &cutter{job: j, ctx: ctx, in: in, parts: e.parts, diff: sha256.New(), files: files}
 	report, err := parseTar(c, j.limits, c.entry)
 	if err == nil {
 		err = c.flush()
@@ -73,7 +76,7 @@ func (j *layerJob) read(ctx context.Context, blob io.Reader, size int64) (*layer
 	}
 	r := &layerResult{
 		layer: &e.layer, blob: in.blob.digest(), blobSize: in.blob.n, tarSize: in.out, report: report,
-		newObjects: e.newObjects, newBytes: e.newBytes,
+		newObjects: e.newObjects, newBytes: e.newBytes, cloned: e.cloned,
 	}
 	r.layer.entries = c.log
 	r.diffID = oci.DiffID(digest.NewDigest(digest.SHA256, c.diff))
@@ -98,6 +101,8 @@ type cutter struct {
 	in     *inflater
 	cur    *chunk
 	rest   []byte // of cur
+	at     int64  // of rest, in the tar
+	files  *clones
 	diff   hash.Hash
 	inline []byte
 	parts  chan<- part
@@ -166,6 +171,7 @@ func (c *cutter) take(n int64) ([]byte, error) {
 	}
 	b := c.rest[:min(n, int64(len(c.rest)))]
 	c.rest = c.rest[len(b):]
+	c.at += int64(len(b))
 	return b, nil
 }
 
@@ -201,13 +207,20 @@ func (c *cutter) send(content *content, keep bool) error {
 
 // External sends a content to the hashers. The encoder gets it at once and waits for its digest.
 func (c *cutter) External(size int64) (int, error) {
-	content := &content{size: size, done: make(chan struct{})}
+	clone, err := c.clone(size)
+	if err != nil {
+		return 0, err
+	}
+	content := &content{size: size, cloned: clone != nil, done: make(chan struct{})}
 	if err := c.send(content, false); err != nil {
+		if clone != nil {
+			clone.Abort()
+		}
 		return 0, err
 	}
 	c.number++
-	if size > wholeMax {
-		return c.number - 1, c.stream(content)
+	if size > wholeMax || clone != nil {
+		return c.number - 1, c.stream(content, clone)
 	}
 	j, err := c.gather(content)
 	if err == nil {
@@ -254,15 +267,27 @@ func short(err error) error {
 	return err
 }
 
-// stream passes a large file on as it comes.
-func (c *cutter) stream(content *content) error {
+// clone returns the clone of the next content, which has this size; nil: there is none.
+func (c *cutter) clone(size int64) (contentWriter, error) {
+	// What is registered is registered before its first byte gets here.
+	if err := c.fill(); err != nil {
+		return nil, short(err)
+	}
+	if c.in.compression != plain { // offsets in the blob are none in the tar
+		return nil, nil
+	}
+	return c.files.claim(c.at, size), nil
+}
+
+// stream passes a large file on as it comes, or one that is cloned.
+func (c *cutter) stream(content *content, clone contentWriter) error {
 	if before := c.large[c.next]; before != nil {
 		<-before.done
 	}
 	c.large[c.next], c.next = content, (c.next+1)%largeAtOnce
 	stretches := make(chan stretch, 2)
 	defer close(stretches)
-	c.job.hashers.start(content, stretches)
+	c.job.hashers.start(content, stretches, clone)
 	for left := content.size; left > 0; {
 		b, err := c.take(left)
 		if err != nil {
@@ -367,6 +392,7 @@ type encoder struct {
 	done       chan struct{}
 	newObjects int
 	newBytes   int64
+	cloned     int64
 }
 
 func startEncoder(j *layerJob, fail context.CancelCauseFunc) *encoder {
@@ -406,6 +432,9 @@ func (e *encoder) part(p part) error {
 	if c.isNew {
 		e.newObjects++
 		e.newBytes += c.size
+		if c.cloned {
+			e.cloned += c.size
+		}
 	}
 	switch w := e.job.stream; {
 	case w == nil:

@@ -11,9 +11,12 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/flatroot/flatroot/oci"
 )
 
 // DirOptions are WriteDirTar's.
@@ -22,6 +25,8 @@ type DirOptions struct {
 	OneFileSystem bool
 	// Note is told what the tar does not have, or has from elsewhere. Paths begin with the directory's.
 	Note func(path, what string)
+	// Clone lends clones of files, which are read instead; nil: there are none.
+	Clone oci.CloneFunc
 }
 
 var (
@@ -41,7 +46,8 @@ func WriteDirTar(ctx context.Context, w io.Writer, dir string, o DirOptions) err
 		return err
 	}
 	defer root.Close()
-	d := &dirWriter{DirOptions: o, ctx: ctx, w: tar.NewWriter(w), first: map[inodeID]string{}}
+	d := &dirWriter{DirOptions: o, ctx: ctx, first: map[inodeID]string{}}
+	d.w = tar.NewWriter(io.MultiWriter(w, &d.at))
 	if d.Note == nil {
 		d.Note = func(string, string) {}
 	}
@@ -58,10 +64,36 @@ func WriteDirTar(ctx context.Context, w io.Writer, dir string, o DirOptions) err
 	return d.w.Close()
 }
 
+// OpenDirTar returns the tar that WriteDirTar writes. Nothing is done before it is read.
+func OpenDirTar(ctx context.Context, dir string, o DirOptions) oci.FileBlob {
+	t := &dirTar{o: o}
+	t.r, t.w = io.Pipe()
+	t.write = func() { t.w.CloseWithError(WriteDirTar(ctx, t.w, dir, t.o)) }
+	return t
+}
+
+type dirTar struct {
+	o     DirOptions
+	r     *io.PipeReader
+	w     *io.PipeWriter
+	begin sync.Once
+	write func()
+}
+
+func (t *dirTar) Through(clone oci.CloneFunc) { t.o.Clone = clone }
+
+func (t *dirTar) Read(p []byte) (int, error) {
+	t.begin.Do(func() { go t.write() })
+	return t.r.Read(p)
+}
+
+func (t *dirTar) Close() error { return t.r.Close() }
+
 type dirWriter struct {
 	DirOptions
 	ctx   context.Context
 	w     *tar.Writer
+	at    countWriter        // in the tar
 	first map[inodeID]string // of files with several names: the one that was written
 	buf   []byte             // extended attributes
 }
@@ -197,7 +229,7 @@ func (d *dirWriter) regular(dir *os.File, name, at string, st *unix.Stat_t) erro
 	if err := d.header(dir, name, at, st, ""); err != nil {
 		return err
 	}
-	n, err := io.Copy(d.w, io.LimitReader(f, st.Size))
+	n, err := d.content(f, st.Size)
 	if err != nil {
 		return err
 	}
@@ -209,6 +241,17 @@ func (d *dirWriter) regular(dir *os.File, name, at string, st *unix.Stat_t) erro
 		return errChanged
 	}
 	return nil
+}
+
+// content writes a file's content, of which the header has been written, and returns how much there was.
+func (d *dirWriter) content(f *os.File, size int64) (int64, error) {
+	if d.Clone != nil {
+		if clone := d.Clone(f, d.at.n, size); clone != nil {
+			defer clone.Close()
+			f = clone
+		}
+	}
+	return io.Copy(d.w, io.LimitReader(f, size))
 }
 
 // header writes the header of anything but a hard link.

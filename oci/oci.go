@@ -31,6 +31,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -109,6 +110,38 @@ type Source interface {
 	String() string
 	Close() error
 }
+
+// ConvertedSource is a Source that has layers in another form than its manifest
+// lists them: uncompressed, where the manifest is one of a registry.
+type ConvertedSource interface {
+	Source
+	// Stored returns a layer with the descriptor of the blob that the source
+	// has of it. What tells the layer is its diffID.
+	Stored(ctx context.Context, l Layer) (Layer, error)
+}
+
+// Stored returns a layer as the source has it: what OpenBlob is to be asked
+// for.
+func Stored(ctx context.Context, src Source, l Layer) (Layer, error) {
+	if c, ok := src.(ConvertedSource); ok {
+		return c.Stored(ctx, l)
+	}
+	return l, nil
+}
+
+// FileBlob is a blob that is put together from files, uncompressed.
+type FileBlob interface {
+	io.ReadCloser
+	// Through has contents read by way of clones. Before size bytes that are
+	// all of f are read as what stands at an offset of the blob, via is
+	// called, and if it returns a file, that one is read instead and closed.
+	// It is to be called before the first Read.
+	Through(via CloneFunc)
+}
+
+// CloneFunc clones the file that stands at an offset of a blob; nil: it does
+// not.
+type CloneFunc func(f *os.File, offset, size int64) *os.File
 
 // RangeSource is a Source that can give a part of a blob.
 type RangeSource interface {

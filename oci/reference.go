@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -342,13 +343,20 @@ func (r Reference) Name() string {
 	return pathName(r.Path) + ":" + DefaultTag
 }
 
+// shortID is how much of an image's ID tools show.
+const shortID = 12
+
 // storageName returns a containers-storage reference without the store that
-// may stand before it in brackets, with a tag.
+// may stand before it in brackets and the image's ID that may stand after it,
+// with a tag.
 func storageName(s string) string {
 	if strings.HasPrefix(s, "[") {
 		if i := strings.IndexByte(s, ']'); i >= 0 {
 			s = s[i+1:]
 		}
+	}
+	if name, id, ok := strings.Cut(s, "@"); ok && !strings.Contains(id, ":") {
+		s = cmp.Or(name, id[:min(len(id), shortID)])
 	}
 	return withTag(s)
 }

@@ -47,6 +47,9 @@ func TestParseReference(t *testing.T) {
 		{"dir:/tmp/x", Reference{Transport: Dir, Path: "/tmp/x"}, "x:latest"},
 		{"containers-storage:quay.io/org/app:1", Reference{Transport: ContainersStorage, Path: "quay.io/org/app:1"}, "quay.io/org/app:1"},
 		{"containers-storage:[overlay@/var/lib/x]localhost:5000/app", Reference{Transport: ContainersStorage, Path: "[overlay@/var/lib/x]localhost:5000/app"}, "localhost:5000/app:latest"},
+		{"containers-storage:[overlay@/var/lib/x]@bf6df08b603565de", Reference{Transport: ContainersStorage, Path: "[overlay@/var/lib/x]@bf6df08b603565de"}, "bf6df08b6035:latest"},
+		{"containers-storage:web@bf6d", Reference{Transport: ContainersStorage, Path: "web@bf6d"}, "web:latest"},
+		{"containers-storage:web@" + testDigest, Reference{Transport: ContainersStorage, Path: "web@" + testDigest}, "web@" + testDigest},
 	} {
 		got, err := ParseReference(c.in)
 		if err != nil || got != c.want {

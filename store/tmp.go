@@ -87,6 +87,9 @@ func procPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
 // reopen gives the file up for writing, which fs-verity demands.
 func (t *tmp) reopen() error {
+	if t.ro != nil {
+		return nil
+	}
 	at, name := unix.AT_FDCWD, procPath(t.fd)
 	if t.name != "" {
 		at, name = t.dir.fd, t.name

@@ -21,6 +21,8 @@ type ObjectWriter struct {
 	size int64
 	hole bool // the file ends with one
 	err  error
+
+	cloned bool // the file has its content already, and is not to be written
 }
 
 // NewObject begins an object; Commit or Abort ends it.
@@ -42,6 +44,9 @@ func (w *ObjectWriter) Write(p []byte) (int, error) {
 	if err := w.grow(int64(len(p))); err != nil || len(p) == 0 {
 		return 0, err
 	}
+	if w.cloned {
+		return w.h.Write(p)
+	}
 	at := w.size - int64(len(p))
 	if w.err = w.t.writeAt(p, at); w.err != nil {
 		return 0, w.err
@@ -56,7 +61,7 @@ func (w *ObjectWriter) WriteHole(n int64) error {
 		return err
 	}
 	w.h.WriteZeros(n)
-	w.hole = true
+	w.hole = !w.cloned
 	return nil
 }
 
@@ -100,6 +105,11 @@ func (w *ObjectWriter) commit(d fsverity.Digest) (bool, error) {
 	have, err := w.s.examine(d, path, w.size)
 	if err != nil || have == objectWhole {
 		return false, err
+	}
+	if w.cloned {
+		if err := w.checkClone(); err != nil {
+			return false, err
+		}
 	}
 	if w.hole {
 		if err := retry(func() error { return unix.Ftruncate(w.t.fd, w.size) }); err != nil {

@@ -29,6 +29,7 @@ var arrows = map[string][]string{
 	"oci/archive":  {"oci", "oci/files", "oci/layout"},
 	"oci/dir":      {"oci", "oci/files"},
 	"oci/registry": {"oci", "fsverity"},
+	"oci/cstorage": {"oci"},
 	"index":        {"oci", "store", "store/stream", "tree", "fsverity"},
 	"fsck":         {"index", "oci", "store", "store/stream", "erofs", "tree", "fsverity"},
 	"mount":        {"erofs", "erofs/disk", "fsverity"},
@@ -46,10 +47,12 @@ var arrows = map[string][]string{
 var quarantine = map[string][]string{
 	"github.com/google/go-containerregistry": {"oci/registry"},
 	"github.com/docker/cli":                  {"oci/registry"},
-	"go.podman.io":                           {"oci/registry"},
+	"go.podman.io/image":                     {"oci/registry"},
+	"go.podman.io/storage":                   {"oci/cstorage"},
 	"github.com/urfave/cli":                  {"cmd/flatroot"},
 	"github.com/vbauerster/mpb":              {"cmd/flatroot"},
-	"github.com/klauspost/compress":          {"index", "store/stream", "oci/archive"},
+	"github.com/klauspost/compress":          {"index", "store/stream", "oci/archive", "oci/cstorage"},
+	"github.com/vbatts/tar-split":            {"oci/cstorage"},
 	"C":                                      nil,
 }
 

@@ -18,12 +18,15 @@ import (
 // storeVariable is the environment variable that names the store.
 const storeVariable = "FLATROOT_STORE"
 
+// rootlessVariable is set in the user namespace of podman unshare, where an ordinary user has the ID 0.
+const rootlessVariable = "_CONTAINERS_ROOTLESS_UID"
+
 // storeDir is where the store is: given, or where it is when nobody says.
 func storeDir(given string) (string, error) {
 	if given != "" {
 		return given, nil
 	}
-	if os.Geteuid() == 0 {
+	if os.Geteuid() == 0 && os.Getenv(rootlessVariable) == "" {
 		return "/var/lib/flatroot", nil
 	}
 	// The base directory specification takes no relative path here.
@@ -51,6 +54,11 @@ func (c *console) tellNotice(n registry.Notice) {
 	if c.progress != progressNone {
 		c.talk("%v", n)
 	}
+}
+
+// tellLocked says that a lock of somebody else's store is waited for.
+func (c *console) tellLocked(lock string) {
+	c.talk("waiting for %s, which another program holds", lock)
 }
 
 // openStore opens the store to be written.

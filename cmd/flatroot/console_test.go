@@ -52,8 +52,9 @@ func TestStoreDir(t *testing.T) {
 	if d, err := storeDir(""); d != want || err != nil {
 		t.Errorf("data directory: %s, %v", d, err)
 	}
-	if os.Geteuid() == 0 {
-		return
+	t.Setenv(rootlessVariable, "1000")
+	if d, err := storeDir(""); d != "/data/flatroot" || err != nil {
+		t.Errorf("in podman's user namespace: %s, %v", d, err)
 	}
 	t.Setenv("XDG_DATA_HOME", "data") // relative: not to be used
 	t.Setenv("HOME", "/home/me")

@@ -53,7 +53,7 @@ func (c *console) find(arg string, o treeOptions) (*found, error) {
 	case isPath(arg):
 		f.input, err = openInput(arg, c.stdin)
 	case hasTransport(arg):
-		f.source, _, err = openSource(arg, o.platform, c.tellNotice)
+		f.source, _, err = c.openSource(arg, o.platform)
 	case isDigest:
 		err = f.openDigest(c, d)
 	default:
@@ -83,7 +83,7 @@ func (f *found) openName(c *console, o treeOptions) error {
 		}
 		return err
 	}
-	f.source, _, err = openSource(f.arg, o.platform, c.tellNotice)
+	f.source, _, err = c.openSource(f.arg, o.platform)
 	return err
 }
 

@@ -13,7 +13,6 @@ import (
 
 	"github.com/flatroot/flatroot/fsck"
 	"github.com/flatroot/flatroot/oci"
-	"github.com/flatroot/flatroot/oci/registry"
 	"github.com/flatroot/flatroot/store"
 )
 
@@ -153,7 +152,7 @@ func runFsck(ctx context.Context, c console, o fsckOptions, stdout io.Writer) er
 	defer s.Close()
 	m := c.startCheckProgress()
 	o.Progress = m
-	r, err := o.check(ctx, s, c.tellNotice)
+	r, err := o.check(ctx, c, s)
 	m.stop()
 	if err != nil {
 		return err
@@ -164,18 +163,18 @@ func runFsck(ctx context.Context, c console, o fsckOptions, stdout io.Writer) er
 	return fsckStatus(r)
 }
 
-func (o *fsckOptions) check(ctx context.Context, s *store.Store, told func(registry.Notice)) (*fsck.Report, error) {
+func (o *fsckOptions) check(ctx context.Context, c console, s *store.Store) (*fsck.Report, error) {
 	if !o.repair {
 		return fsck.Check(ctx, s, o.Options)
 	}
-	r := fsck.RepairOptions{Options: o.Options, Open: originOpener(told)}
+	r := fsck.RepairOptions{Options: o.Options, Open: c.openOrigin}
 	defer func() {
 		for _, src := range r.Sources {
 			src.Close()
 		}
 	}()
 	for _, from := range o.from {
-		src, _, err := openSource(from, oci.Platform{}, told)
+		src, _, err := c.openSource(from, oci.Platform{})
 		if err != nil {
 			return nil, fmt.Errorf("--from: %w", err)
 		}
@@ -184,19 +183,17 @@ func (o *fsckOptions) check(ctx context.Context, s *store.Store, told func(regis
 	return fsck.Repair(ctx, s, r)
 }
 
-// originOpener opens the place that a layer or manifest came from. The image there may have got another manifest meanwhile.
-func originOpener(told func(registry.Notice)) func(repository string, manifest digest.Digest) (oci.Source, error) {
-	return func(repository string, manifest digest.Digest) (oci.Source, error) {
-		ref, err := oci.ParseReference(repository)
-		if err != nil {
-			return nil, err
-		}
-		if (ref.Transport == oci.Docker || ref.Transport == oci.OCI || ref.Transport == oci.OCIArchive) && manifest != "" {
-			ref.Tag, ref.Digest = "", manifest
-		}
-		src, _, err := openSource(ref.String(), oci.Platform{}, told)
-		return src, err
+// openOrigin opens the place that a layer or manifest came from. The image there may have got another manifest meanwhile.
+func (c *console) openOrigin(repository string, manifest digest.Digest) (oci.Source, error) {
+	ref, err := oci.ParseReference(repository)
+	if err != nil {
+		return nil, err
 	}
+	if (ref.Transport == oci.Docker || ref.Transport == oci.OCI || ref.Transport == oci.OCIArchive) && manifest != "" {
+		ref.Tag, ref.Digest = "", manifest
+	}
+	src, _, err := c.openSource(ref.String(), oci.Platform{})
+	return src, err
 }
 
 // fsckStatus is the exit status for what was found.

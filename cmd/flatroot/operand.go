@@ -19,6 +19,7 @@ import (
 	"github.com/flatroot/flatroot/index"
 	"github.com/flatroot/flatroot/oci"
 	"github.com/flatroot/flatroot/oci/archive"
+	"github.com/flatroot/flatroot/oci/cstorage"
 	"github.com/flatroot/flatroot/oci/dir"
 	"github.com/flatroot/flatroot/oci/layout"
 	"github.com/flatroot/flatroot/oci/registry"
@@ -59,8 +60,13 @@ func checkName(name string) error {
 	return nil
 }
 
-// openSource opens an image somewhere else. told hears of what a registry is asked once more.
-func openSource(arg string, p oci.Platform, told func(registry.Notice)) (oci.Source, oci.Reference, error) {
+// openSource opens an image somewhere else.
+func (c *console) openSource(arg string, p oci.Platform) (oci.Source, oci.Reference, error) {
+	return c.openSourceTold(arg, p, c.tellNotice)
+}
+
+// openSourceTold does that; told hears of what a registry is asked once more.
+func (c *console) openSourceTold(arg string, p oci.Platform, told func(registry.Notice)) (oci.Source, oci.Reference, error) {
 	ref, err := oci.ParseReference(arg)
 	if err != nil {
 		return nil, ref, &usageError{msg: err.Error(), hint: sourceHint(arg)}
@@ -75,6 +81,8 @@ func openSource(arg string, p oci.Platform, told func(registry.Notice)) (oci.Sou
 		src, err = dir.Open(ref, dir.Options{Platform: p})
 	case oci.Docker:
 		src, err = registry.Open(ref, registry.Options{Platform: p, UserAgent: "flatroot/" + version, Told: told})
+	case oci.ContainersStorage:
+		src, err = cstorage.Open(ref, cstorage.Options{Platform: p, Waiting: c.tellLocked})
 	default:
 		err = &usageError{msg: fmt.Sprintf("this version can't read images from %s:", ref.Transport)}
 	}
@@ -255,7 +263,6 @@ func (in *input) tarOf(ctx context.Context, o index.DirOptions) (r io.Reader, do
 	if in.content == isTar {
 		return in.reader, func() {}
 	}
-	pr, pw := io.Pipe()
-	go func() { pw.CloseWithError(index.WriteDirTar(ctx, pw, in.path, o)) }()
-	return pr, func() { pr.Close() }
+	tar := index.OpenDirTar(ctx, in.path, o)
+	return tar, func() { tar.Close() }
 }

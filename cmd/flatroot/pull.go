@@ -19,9 +19,11 @@ func pullCommand() *command {
 		usage: "bring images into the store",
 		about: `Brings images into the store: every file once, every layer once, and of each image one EROFS image of its whole tree, whose fs-verity digest is printed.
 
-SOURCE is docker://HOST/REPOSITORY[:TAG][@DIGEST] for a registry, oci:DIR[:NAME] for an OCI image layout, oci-archive:FILE[:NAME] for one in a tar, docker-archive:FILE[:NAME[:TAG]] for what docker save and podman save write, or dir:DIR for what skopeo copies there. The docker:// may be left out if there is a slash and what is before it has a dot or a colon or is localhost. Credentials are those that docker login and podman login leave; mirrors, blocked and insecure registries are those of registries.conf, as containers-registries.conf(5) has it. An archive may be compressed with gzip or zstd; nothing of it is unpacked. Of several images in a layout or archive :@0 in place of a name is the first one.
+SOURCE is docker://HOST/REPOSITORY[:TAG][@DIGEST] for a registry, oci:DIR[:NAME] for an OCI image layout, oci-archive:FILE[:NAME] for one in a tar, docker-archive:FILE[:NAME[:TAG]] for what docker save and podman save write, dir:DIR for what skopeo copies there, or containers-storage:NAME for an image that podman or skopeo has pulled. The docker:// may be left out if there is a slash and what is before it has a dot or a colon or is localhost. Credentials are those that docker login and podman login leave; mirrors, blocked and insecure registries are those of registries.conf, as containers-registries.conf(5) has it. An archive may be compressed with gzip or zstd; nothing of it is unpacked. Of several images in a layout or archive :@0 in place of a name is the first one.
 
 What fails for a reason that may pass, of the network or of a registry that is busy or in trouble, is tried again a few times, and a layer that breaks off goes on where it was. What has come of a layer is kept until it is in the store, for the next pull to go on with should this one be killed; gc removes what is left of it.
+
+A store of containers-storage is only read. Which one is said by storage.conf, or by [GRAPHROOT] or [DRIVER@GRAPHROOT+RUNROOT:OPTIONS] between the colon and NAME; DRIVER is overlay or vfs. @ and an ID name an image too. Of a store of one's own, files with other owners can be read in its user namespace: podman unshare flatroot pull.
 
 Everything is hashed here, and compared with what manifest and config claim. A layer that the store has is not fetched again, and of a manifest that is complete in the store just its digest is asked for.
 
@@ -38,6 +40,7 @@ The name in the store is the reference's own name and tag unless --name gives an
 			{"an image from a registry", "flatroot pull docker://docker.io/library/debian:13"},
 			{"what docker save wrote", "flatroot pull docker-archive:images.tar:web:v2"},
 			{"an image from an OCI layout, under another name", "flatroot pull oci:build/image:v2 --name web"},
+			{"an image that podman has pulled already", "flatroot pull containers-storage:docker.io/library/debian:13"},
 			{"only if it is the very one that was tested", "flatroot pull registry.example.com/os:2026 --expect $(cat os.digest)"},
 			{"make sure that all of it is as it was pulled", "flatroot pull --verify registry.example.com/os:2026"},
 		},
@@ -103,7 +106,7 @@ func pullOne(ctx context.Context, c console, o pullOptions, source string, stdou
 }
 
 func pullWith(ctx context.Context, c console, o pullOptions, source string, m meter) (*index.Report, error) {
-	src, ref, err := openSource(source, o.platform, m.note)
+	src, ref, err := c.openSourceTold(source, o.platform, m.note)
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +16,10 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/flatroot/flatroot/mount/fuse/keeper"
+	"github.com/flatroot/flatroot/oci"
+	"github.com/flatroot/flatroot/oci/cstorage/cstoragetest"
+	"github.com/flatroot/flatroot/oci/layout"
+	"github.com/flatroot/flatroot/oci/ocitest"
 	"github.com/flatroot/flatroot/tests/testenv"
 )
 
@@ -54,7 +61,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("PATH", e.Getenv("PATH")+string(filepath.ListSeparator)+dir)
 			return err
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"json": cmdJSON},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"json": cmdJSON, "cstorage": cmdStorage},
 	})
 }
 
@@ -63,6 +70,29 @@ func buildHelper(dir string) (string, error) {
 	cmd := exec.Command("go", "build", "-o", dir, "../mount.flatroot")
 	cmd.Stderr = os.Stderr
 	return dir, cmd.Run()
+}
+
+// cmdStorage is "cstorage LAYOUT DRIVER DIR NAME": the image of a layout goes into a store of containers-storage.
+func cmdStorage(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 4 {
+		ts.Fatalf("usage: cstorage LAYOUT DRIVER DIR NAME")
+	}
+	src, err := layout.Open(oci.Reference{Transport: oci.OCI, Path: ts.MkAbs(args[0])}, layout.Options{})
+	ts.Check(err)
+	defer src.Close()
+	m, err := src.Image(context.Background())
+	ts.Check(err)
+	b := &ocitest.Built{Blobs: []ocitest.Blob{{Descriptor: m.ConfigDescriptor, Data: m.Config}}}
+	for _, l := range m.Layers {
+		r, err := src.OpenBlob(context.Background(), l.Descriptor)
+		ts.Check(err)
+		data, err := io.ReadAll(r)
+		ts.Check(errors.Join(err, r.Close()))
+		b.Blobs = append(b.Blobs, ocitest.Blob{Descriptor: l.Descriptor, Data: data})
+	}
+	b.Blobs = append(b.Blobs, ocitest.Blob{Descriptor: m.Descriptor, Data: m.Manifest})
+	_, err = cstoragetest.Write(ts.MkAbs(args[2]), args[1], cstoragetest.Image{Built: b, Names: args[3:]})
+	ts.Check(err)
 }
 
 var snakeCase = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)

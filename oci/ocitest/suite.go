@@ -152,16 +152,34 @@ func checkImage(t *testing.T, m Image, b *Built, got *oci.Image) {
 func checkLayers(t *testing.T, src oci.Source, b *Built, m *oci.Image) {
 	t.Helper()
 	for i, l := range m.Layers {
-		data, err := readBlob(src, l.Descriptor)
-		if err != nil || digest.FromBytes(data) != l.Descriptor.Digest || digest.FromBytes(data) != b.Blobs[i].Descriptor.Digest {
-			t.Errorf("layer %d: %d bytes, %v", i, len(data), err)
+		if l.Descriptor.Digest != b.Blobs[i].Descriptor.Digest {
+			t.Errorf("layer %d is %s, want %s", i, l.Descriptor.Digest, b.Blobs[i].Descriptor.Digest)
 		}
-		longer := l.Descriptor
+		stored := checkLayer(t, src, l)
+		longer := stored.Descriptor
 		longer.Size++
 		if _, err := readBlob(src, longer); err == nil {
 			t.Errorf("layer %d: read as if it were longer than it is", i)
 		}
 	}
+}
+
+// checkLayer reads a layer as the source has it.
+func checkLayer(t *testing.T, src oci.Source, l oci.Layer) oci.Layer {
+	t.Helper()
+	stored, err := oci.Stored(context.Background(), src, l)
+	if err != nil {
+		t.Errorf("layer %s: %v", l.DiffID, err)
+		return l
+	}
+	data, err := readBlob(src, stored.Descriptor)
+	if err != nil || digest.FromBytes(data) != stored.Descriptor.Digest || int64(len(data)) != stored.Descriptor.Size {
+		t.Errorf("layer %s: %d bytes, %v", l.DiffID, len(data), err)
+	}
+	if _, converted := src.(oci.ConvertedSource); stored.DiffID != l.DiffID || !converted && stored.Descriptor.Digest != l.Descriptor.Digest {
+		t.Errorf("layer %+v is stored as %+v", l, stored)
+	}
+	return stored
 }
 
 // readBlob reads a blob to its end.
@@ -328,9 +346,7 @@ func (s suite) concurrent(t *testing.T) {
 				return
 			}
 			for _, l := range m.Layers {
-				if data, err := readBlob(src, l.Descriptor); err != nil || digest.FromBytes(data) != l.Descriptor.Digest {
-					t.Errorf("layer %s: %v", l.DiffID, err)
-				}
+				checkLayer(t, src, l)
 			}
 		})
 	}
