@@ -107,10 +107,25 @@ func NewUnnamed(dir string) (*os.File, error) {
 	if !noTmpfile(err) {
 		return f, err
 	}
-	if f, err = os.CreateTemp(dir, "flatroot-*"); err != nil {
+	return newRemoved(dir)
+}
+
+// newRemoved makes a file and takes its name away. A process that is killed in
+// between leaves an empty file to whoever comes next.
+func newRemoved(dir string) (f *os.File, err error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
 		return nil, err
 	}
-	if err := os.Remove(f.Name()); err != nil {
+	defer func() { err = errors.Join(err, root.Close()) }()
+	if err := Sweep(root); err != nil {
+		return nil, err
+	}
+	f, name, err := NewTmp(root)
+	if err != nil {
+		return nil, err
+	}
+	if err := root.Remove(name); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil

@@ -111,13 +111,18 @@ func TestSweepOthers(t *testing.T) {
 
 func TestUnnamed(t *testing.T) {
 	dir := t.TempDir()
-	f, err := NewUnnamed(dir)
-	check(t, err)
-	if list, err := os.ReadDir(dir); err != nil || len(list) > 0 {
-		t.Errorf("there is %v, %v", list, err)
+	for how, make := range map[string]func(dir string) (*os.File, error){"as it can": NewUnnamed, "named": newRemoved} {
+		check(t, os.WriteFile(filepath.Join(dir, tmpPrefix+"LEFT"), nil, 0o600))
+		f, err := make(dir)
+		check(t, err)
+		if how == "named" {
+			onlyFile(t, dir, "")
+		} else {
+			onlyFile(t, dir, tmpPrefix+"LEFT")
+		}
+		_, err = f.WriteAt([]byte("x"), 10)
+		check(t, err, f.Close())
 	}
-	_, err = f.WriteAt([]byte("x"), 10)
-	check(t, err, f.Close())
 	if _, err := NewUnnamed(filepath.Join(dir, "nothing")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
