@@ -47,6 +47,8 @@ type ImportOptions struct {
 	ImageObjects ImageObjects
 	// Verify has everything read that the store has of the image already.
 	Verify bool
+	// Accept decides whether the image may come in; nil: any may.
+	Accept Accept
 }
 
 const defaultJobs = 4
@@ -65,6 +67,7 @@ type Report struct {
 	Bytes      ByteCounts         `json:"bytes"`
 	Objects    ObjectCounts       `json:"objects"`
 	Healed     HealCounts         `json:"healed"`
+	SignedBy   []digest.Digest    `json:"signed_by,omitempty"` // fingerprints of the keys whose signatures were verified
 }
 
 // LayerCounts counts an image's layers, a layer that occurs twice once.
@@ -103,11 +106,15 @@ type importer struct {
 	ImportOptions
 	s       *store.Store
 	src     oci.Source
+	root    digest.Digest // what the source's reference stands for
 	img     *oci.Image
 	hashers *hashers
 	bounds  *bounds
 	report  Report
 	layers  []*importedLayer // distinct, in the image's order
+
+	accepted   digest.Digest // the manifest that Accept has let in
+	signatures []Signature   // by which
 
 	// doubtful: something of the image is damaged, or may be: its object is read before it is taken for good.
 	doubtful bool
@@ -145,6 +152,7 @@ func Import(ctx context.Context, s *store.Store, src oci.Source, o ImportOptions
 	if err != nil {
 		return nil, err
 	}
+	im.root = desc.Digest
 	known := im.remembered(desc.Digest)
 	if done, err := im.fromStore(ctx, known); done || err != nil {
 		return im.done(err)
@@ -156,6 +164,9 @@ func Import(ctx context.Context, s *store.Store, src oci.Source, o ImportOptions
 		if done, err := im.fromStore(ctx, d); done || err != nil {
 			return im.done(err)
 		}
+	}
+	if err := im.accept(ctx, im.img.Descriptor.Digest); err != nil {
+		return nil, err
 	}
 	if err := im.fetchLayers(ctx); err != nil {
 		return nil, errors.Join(err, im.keepFetched(ctx))

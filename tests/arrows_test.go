@@ -26,6 +26,7 @@ var arrows = map[string][]string{
 	"oci":          {"fsverity"},
 	"oci/layout":   {"oci", "fsverity"},
 	"oci/registry": {"oci", "fsverity"},
+	"oci/sign":     {"oci"},
 	"index":        {"oci", "store", "store/stream", "tree", "fsverity"},
 	"fsck":         {"index", "oci", "store", "store/stream", "erofs", "tree", "fsverity"},
 	"mount":        {"erofs", "erofs/disk", "fsverity"},

@@ -88,7 +88,20 @@ func (s *Source) head(ctx context.Context, id string) (ocispec.Descriptor, error
 
 // get fetches a manifest of which nothing is known but tag or digest.
 func (s *Source) get(ctx context.Context, id string) (ocispec.Descriptor, []byte, error) {
-	url := s.url("manifests", id)
+	d, raw, err := s.getRaw(ctx, s.url("manifests", id))
+	if err != nil {
+		return d, nil, err
+	}
+	doc, err := oci.ParseDocument(raw, d.MediaType)
+	if err != nil {
+		return d, nil, fmt.Errorf("%s answered with %q: %w", s.url("manifests", id), oci.Printable(d.MediaType, 100), err)
+	}
+	d.MediaType = doc.MediaType
+	return d, raw, nil
+}
+
+// getRaw fetches a document that is not read yet.
+func (s *Source) getRaw(ctx context.Context, url string) (ocispec.Descriptor, []byte, error) {
 	resp, err := s.do(ctx, http.MethodGet, url, oci.ManifestMediaTypes()...)
 	if err != nil {
 		return ocispec.Descriptor{}, nil, err
@@ -105,11 +118,6 @@ func (s *Source) get(ctx context.Context, id string) (ocispec.Descriptor, []byte
 	if said := digest.Digest(resp.Header.Get(digestHeader)); oci.CheckDigest(said) == nil && said != d.Digest {
 		return d, nil, &oci.DigestError{What: "manifest", Want: said, Got: d.Digest}
 	}
-	doc, err := oci.ParseDocument(raw, d.MediaType)
-	if err != nil {
-		return d, nil, fmt.Errorf("%s answered with %q: %w", resp.url, oci.Printable(d.MediaType, 100), err)
-	}
-	d.MediaType = doc.MediaType
 	return d, raw, nil
 }
 
