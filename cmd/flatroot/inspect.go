@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -124,9 +123,13 @@ func (n *inspection) print(w io.Writer) error {
 	return err
 }
 
-// signedText says what was verified, by which key, and when.
+// signedText says by which key, what the signer called the image, and when that was verified.
 func signedText(s index.Signature) string {
-	return fmt.Sprintf("as %s, verified %s with the key %s", cmp.Or(s.Reference, "nothing"), s.Time.Format(time.RFC3339), s.Key)
+	text := "by " + s.Key.String()
+	if s.Reference != "" {
+		text += " as " + s.Reference
+	}
+	return text + ", verified " + s.Time.Format(time.RFC3339)
 }
 
 func (n *inspection) verityText() string {

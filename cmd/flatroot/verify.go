@@ -63,6 +63,9 @@ func (v *invocation) verifying() (o verifying, err error) {
 		}
 	}
 	for _, file := range v.StringSlice("verify-key") {
+		if abs, err := filepath.Abs(file); err == nil { // as it is remembered
+			file = abs
+		}
 		k, err := sign.ReadKey(file)
 		if err != nil {
 			return o, err
@@ -142,7 +145,7 @@ func (o *verifying) check(ctx context.Context, s *sign.Subject) (accepted []*sig
 	}
 	id := o.signedAs
 	if !o.named {
-		id = sign.SameRepository(s.Reference)
+		id = sign.SameRepository()
 	}
 	required := sign.SignedBy(o.keys, id)
 	a, err := required.Check(ctx, s)

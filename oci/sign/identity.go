@@ -26,8 +26,9 @@ const (
 	exactRepository        = "exactRepository"
 	remapIdentity          = "remapIdentity"
 
-	// anyReference is ours, and in no policy.
-	anyReference = "anyReference"
+	// sameRepository is ours, and in no policy: matchRepository, where both the
+	// signature and the image have a name.
+	sameRepository = "sameRepository"
 )
 
 // named is an image's reference as containers write it: HOST/REPOSITORY and
@@ -77,14 +78,10 @@ func identityOf(ref oci.Reference) (n named, digested, ok bool) {
 }
 
 // SameRepository is the identity that is asked for with a key alone: a
-// registry's image has to be signed as one of its repository, by whatever tag.
-// Elsewhere an image has no identity, and any is as good.
-func SameRepository(ref oci.Reference) Identity {
-	if ref.Transport != oci.Docker {
-		return Identity{rule: anyReference}
-	}
-	return Identity{rule: matchRepository}
-}
+// registry's image has to be signed as one of its repository, by whatever tag,
+// unless the signature is a bundle, which names none. Elsewhere an image has no
+// identity, and any is as good.
+func SameRepository() Identity { return Identity{rule: sameRepository} }
 
 // SignedAs is the identity HOST/REPOSITORY, with whatever tag, or one with
 // this tag or digest.
@@ -100,10 +97,13 @@ func SignedAs(s string) (Identity, error) {
 }
 
 // allows holds the reference that a signer gave against the one that was
-// asked for.
-func (id Identity) allows(asked oci.Reference, signedAs string) error {
-	if id.rule == anyReference {
+// asked for. One who made a bundle gave none.
+func (id Identity) allows(asked oci.Reference, signedAs string, bundle bool) error {
+	switch {
+	case id.rule == sameRepository && (bundle || asked.Transport != oci.Docker):
 		return nil
+	case bundle:
+		return fmt.Errorf("it is a bundle, which does not say as what the image was signed, and %s asks for that", id)
 	}
 	signed, err := parseNamed(signedAs)
 	if err != nil {
@@ -131,7 +131,7 @@ func (id Identity) matches(asked oci.Reference, signed named) (bool, error) {
 		return false, errNoIdentity
 	}
 	switch id.rule {
-	case matchRepository:
+	case matchRepository, sameRepository:
 		return signed.repository == own.repository, nil
 	case matchExact:
 		return signed == own, nil
@@ -168,6 +168,8 @@ func (id Identity) String() string {
 		return id.rule + " " + id.named.String()
 	case remapIdentity:
 		return id.rule + " from " + id.prefix + " to " + id.signed
+	case sameRepository:
+		return matchRepository
 	}
 	return id.rule
 }

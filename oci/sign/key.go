@@ -4,8 +4,10 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/sha512"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -88,18 +90,37 @@ func checkKind(public crypto.PublicKey) error {
 	return nil
 }
 
-// Verify tells whether the key has made a signature of a payload, as cosign
-// makes them: ECDSA in ASN.1, and RSA by PKCS #1 v1.5, of the payload's
-// SHA-256, whatever the curve; Ed25519 of the payload itself.
+// Verify tells whether the key has made a signature of a payload. What is
+// signed with ECDSA, in ASN.1, and RSA, by PKCS #1 v1.5, is the payload's
+// SHA-256, as cosign's specification and containers have it; newer versions of
+// cosign take SHA-384 with P-384 and SHA-512 with P-521. With Ed25519 it is the
+// payload itself or, again in newer versions, its SHA-512 by Ed25519ph; no
+// signature of one kind is good for the other.
 func (k *Key) Verify(payload, signature []byte) bool {
 	sum := sha256.Sum256(payload)
 	switch public := k.public.(type) {
 	case *ecdsa.PublicKey:
-		return ecdsa.VerifyASN1(public, sum[:], signature)
+		return ecdsa.VerifyASN1(public, sum[:], signature) || ecdsa.VerifyASN1(public, curveSum(public, payload), signature)
 	case ed25519.PublicKey:
-		return ed25519.Verify(public, payload, signature)
+		long := sha512.Sum512(payload)
+		return ed25519.Verify(public, payload, signature) ||
+			ed25519.VerifyWithOptions(public, long[:], signature, &ed25519.Options{Hash: crypto.SHA512}) == nil
 	case *rsa.PublicKey:
 		return rsa.VerifyPKCS1v15(public, crypto.SHA256, sum[:], signature) == nil
 	}
 	return false
+}
+
+// curveSum is the hash whose length is the curve's.
+func curveSum(public *ecdsa.PublicKey, payload []byte) []byte {
+	switch public.Curve {
+	case elliptic.P384():
+		sum := sha512.Sum384(payload)
+		return sum[:]
+	case elliptic.P521():
+		sum := sha512.Sum512(payload)
+		return sum[:]
+	}
+	sum := sha256.Sum256(payload)
+	return sum[:]
 }

@@ -4,7 +4,8 @@
 //
 // A signature is made of a payload and of the signer's signature of its
 // bytes. The payload, in the "simple signing" form that cosign took over from
-// containers, names one digest and a reference. It says nothing of the image
+// containers, names one digest and a reference; in the bundles of cosign 3 it
+// is a statement that names the digest alone. It says nothing of the image
 // but that; so the digest has to be that of the very manifest which is about
 // to be used, or of the image index that led to it.
 //
@@ -45,7 +46,9 @@ const (
 
 // signatures is how a source finds them.
 func signatures() oci.AttachmentKind {
-	return oci.AttachmentKind{Suffix: signatureSuffix, Types: []string{signatureArtifact}, Annotation: signaturesSaved}
+	return oci.AttachmentKind{
+		Suffix: signatureSuffix, Types: []string{signatureArtifact, bundleType, emptyType}, Annotation: signaturesSaved,
+	}
 }
 
 const (
@@ -79,7 +82,7 @@ func (s *Subject) digests() []digest.Digest {
 // Accepted is a signature that was verified.
 type Accepted struct {
 	Signed    digest.Digest // of the manifest or image index
-	Reference string        // the identity that the signer gave the image
+	Reference string        // the identity that the signer gave the image; a bundle has none
 	Key       *Key
 	Payload   []byte
 	Signature []byte
@@ -117,7 +120,16 @@ func (s *Subject) refused(why string, reasons ...error) error {
 // signature is one that was found, not yet verified.
 type signature struct {
 	payload, signature []byte
-	of                 string // where it is, for messages
+	bundle             *Bundle // that it is from; nil: it is by itself
+	of                 string  // where it is, for messages
+}
+
+// claims reads what was signed, which must have been verified.
+func (s *signature) claims() (Payload, error) {
+	if s.bundle != nil {
+		return parseStatement(s.bundle.statement)
+	}
+	return ParsePayload(s.payload)
 }
 
 // find yields the signatures that a source has of a digest. An error is that
@@ -132,8 +144,8 @@ func find(ctx context.Context, src oci.AttachmentSource, of digest.Digest) iter.
 				continue
 			}
 			for i, l := range a.Document.Layers {
-				if l.MediaType != simpleSigning {
-					continue // what else a signer has put there
+				if l.MediaType != simpleSigning && l.MediaType != bundleType {
+					continue // what else somebody has put there
 				}
 				s, err := fetch(ctx, src, l)
 				of := fmt.Sprintf("signature %d of %s", i+1, a.Descriptor.Digest)
@@ -150,16 +162,34 @@ func find(ctx context.Context, src oci.AttachmentSource, of digest.Digest) iter.
 	}
 }
 
-// fetch reads a payload, and the signature of it that is in its descriptor.
-func fetch(ctx context.Context, src oci.Source, l ocispec.Descriptor) (s *signature, err error) {
+// fetch reads a bundle, or a payload with the signature that is in its
+// descriptor.
+func fetch(ctx context.Context, src oci.Source, l ocispec.Descriptor) (*signature, error) {
+	if l.MediaType == bundleType {
+		raw, err := fetchBlob(ctx, src, l)
+		if err != nil {
+			return nil, err
+		}
+		b, err := ParseBundle(raw)
+		if err != nil {
+			return nil, err
+		}
+		return &signature{payload: b.Signed, signature: b.Signature, bundle: b}, nil
+	}
 	text, ok := l.Annotations[signatureAnnotation]
 	if !ok {
 		return nil, fmt.Errorf("the annotation %s is missing", signatureAnnotation)
 	}
-	s = &signature{}
-	if s.signature, err = base64.StdEncoding.Strict().DecodeString(text); err != nil {
+	sig, err := base64.StdEncoding.Strict().DecodeString(text)
+	if err != nil {
 		return nil, fmt.Errorf("annotation %s: %w", signatureAnnotation, err)
 	}
+	payload, err := fetchBlob(ctx, src, l)
+	return &signature{payload: payload, signature: sig}, err
+}
+
+// fetchBlob reads a small blob, and compares it with its descriptor.
+func fetchBlob(ctx context.Context, src oci.Source, l ocispec.Descriptor) (b []byte, err error) {
 	if l.Size > maxPayload {
 		return nil, fmt.Errorf("payload has %d bytes, more than %d", l.Size, maxPayload)
 	}
@@ -168,10 +198,10 @@ func fetch(ctx context.Context, src oci.Source, l ocispec.Descriptor) (s *signat
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	if s.payload, err = io.ReadAll(io.LimitReader(r, l.Size+1)); err != nil {
+	if b, err = io.ReadAll(io.LimitReader(r, l.Size+1)); err != nil {
 		return nil, err
 	}
-	return s, oci.Verify("payload", s.payload, l)
+	return b, oci.Verify("payload", b, l)
 }
 
 // accept finds a signature that one of the keys has made of the subject, with
@@ -214,14 +244,14 @@ func (s *Subject) check(sig *signature, keys []*Key, id Identity) (*Accepted, er
 	if key == nil {
 		return nil, errors.New("it was not made by a key that is trusted here")
 	}
-	p, err := ParsePayload(sig.payload)
+	p, err := sig.claims()
 	if err != nil {
 		return nil, err
 	}
 	if p.Digest != s.Root && p.Digest != s.Manifest {
 		return nil, fmt.Errorf("it is of another image, %s", p.Digest)
 	}
-	if err := id.allows(s.Reference, p.Reference); err != nil {
+	if err := id.allows(s.Reference, p.Reference, sig.bundle != nil); err != nil {
 		return nil, err
 	}
 	return &Accepted{Signed: p.Digest, Reference: p.Reference, Key: key, Payload: sig.payload, Signature: sig.signature}, nil
