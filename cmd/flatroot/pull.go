@@ -42,7 +42,7 @@ Of several SOURCEs one is pulled after the other, and each has its name as soon 
 			{"an image from an OCI layout, under another name", "flatroot pull oci:build/image:v2 --name web"},
 			{"only if it is the very one that was tested", "flatroot pull registry.example.com/os:2026 --expect $(cat os.digest)"},
 			{"only if a key has signed it", "flatroot pull --verify-key cosign.pub registry.example.com/os:2026"},
-			{"only what cosign accepts, that is without a key", "flatroot pull --verify-command 'cosign verify --certificate-identity=me@example.com --certificate-oidc-issuer=https://accounts.example.com \"$FLATROOT_IMAGE\"' registry.example.com/os:2026"},
+			{"only if a program of one's own lets it in", `flatroot pull --verify-command 'may-run "$FLATROOT_IMAGE"' example.com/os:1`},
 			{"make sure that all of it is as it was pulled", "flatroot pull --verify registry.example.com/os:2026"},
 		},
 		exits: []exit{{exitOK, "Done."}, {exitFailed, "Failed, or one of several SOURCEs has."}, {exitUsage, "Wrong usage."}},
