@@ -28,7 +28,7 @@ func verifyFlags() []cli.Flag {
 			Usage: "refuse an image without a signature by the public key in `FILE`; given several times, by one of them"},
 		&cli.StringFlag{Name: "signed-as", Category: signaturesCategory,
 			Usage: "with --verify-key, the signature has to be of the image `HOST/REPOSITORY[:TAG]`; default: of SOURCE's own repository, if it is a registry's"},
-		&cli.StringFlag{Name: "policy", EnvVars: []string{policyVariable}, Category: signaturesCategory,
+		&cli.StringFlag{Name: "policy", Category: signaturesCategory,
 			Usage: "ask of images what the policy in `FILE` does; default: $" + policyVariable + ", else the first of those that are named above"},
 		&cli.StringFlag{Name: "verify-command", Category: signaturesCategory,
 			Usage: "refuse an image unless `COMMAND` ends with status 0, run by the shell; $FLATROOT_IMAGE and others say which it is"},
@@ -76,29 +76,30 @@ func (v *invocation) verifying() (o verifying, err error) {
 	if file == "" && v.IsSet("policy") {
 		return o, v.usagef("--policy is empty")
 	}
-	if file = cmp.Or(file, firstThere(policyFiles(os.Getenv))); file != "" {
+	if file = cmp.Or(file, policyFile(ownPolicy, os.Getenv)); file != "" {
 		o.policy, err = sign.ReadPolicy(file)
 	}
 	return o, err
 }
 
-// policyFiles are the places where a policy may be, that of flatroot before those where containers look.
-func policyFiles(getenv func(string) string) []string {
-	list := []string{"/etc/flatroot/policy.json"}
-	if file := getenv("CONTAINERS_POLICY_JSON"); file != "" {
-		list = append(list, file)
-	}
+// ownPolicy is the policy for flatroot alone.
+const ownPolicy = "/etc/flatroot/policy.json"
+
+// policyFile is where the policy is, if no flag names one: of flatroot's own, own is that of the system, or where containers
+// look. One that the environment names has to be there.
+func policyFile(own string, getenv func(string) string) string {
 	config := getenv("XDG_CONFIG_HOME")
 	if home := getenv("HOME"); !filepath.IsAbs(config) && filepath.IsAbs(home) {
 		config = filepath.Join(home, ".config")
 	}
+	list := []string{"/etc/containers/policy.json", "/usr/share/containers/policy.json"}
 	if filepath.IsAbs(config) {
-		list = append(list, filepath.Join(config, "containers/policy.json"))
+		list = append([]string{filepath.Join(config, "containers/policy.json")}, list...)
 	}
-	return append(list, "/etc/containers/policy.json", "/usr/share/containers/policy.json")
+	return cmp.Or(getenv(policyVariable), firstThere([]string{own}), getenv("CONTAINERS_POLICY_JSON"), firstThere(list))
 }
 
-// firstThere is the first of these files that is there, or of which that can't be told; "" if none is.
+// firstThere is the first of these files that is there, or of which that can't be told, which reading it will; "" if none is.
 func firstThere(files []string) string {
 	for _, file := range files {
 		if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
