@@ -153,7 +153,10 @@ func Import(ctx context.Context, s *store.Store, src oci.Source, o ImportOptions
 		return nil, err
 	}
 	im.root = desc.Digest
-	known := im.remembered(desc.Digest)
+	known := im.root
+	if im.Accept == nil { // who relies on the signature of an image index has to see that it leads to the manifest
+		known = im.remembered(im.root)
+	}
 	if done, err := im.fromStore(ctx, known); done || err != nil {
 		return im.done(err)
 	}

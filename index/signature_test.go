@@ -137,6 +137,24 @@ func TestAcceptedIndex(t *testing.T) {
 	}
 }
 
+// TestRememberedIndex has a note that says an image index leads to another manifest. Nobody who goes by signatures believes it.
+func TestRememberedIndex(t *testing.T) {
+	s := storetest.New(t, store.InitOptions{})
+	other := newSource(t, ocitest.Image{Layers: text(t, "file other size=100")})
+	if _, err := Import(context.Background(), s, other, ImportOptions{Image: writeImage, Name: "other"}); err != nil {
+		t.Fatal(err)
+	}
+	src := &indexed{newSource(t, ocitest.Image{Layers: text(t, sampleText)}), ocispec.Descriptor{Digest: digest.FromString("index"), Size: 5}}
+	if err := s.SetNote(notesIndexes, indexNote(src.root.Digest, oci.Platform{}), other.built.Root().Digest.String()); err != nil {
+		t.Fatal(err)
+	}
+	a := &asked{}
+	r, err := Import(context.Background(), s, src, ImportOptions{Image: writeImage, Name: "image", Accept: a.accept})
+	if err != nil || r.Manifest != src.built.Root().Digest || len(a.calls) != 1 || a.calls[0].Manifest != r.Manifest {
+		t.Errorf("got %+v, %v, asked %v", r, err, a.calls)
+	}
+}
+
 func sampleSignature(key string) Signature {
 	return Signature{
 		Signed: digest.FromString("signed"), Reference: "registry.example.com/a", Key: digest.FromString(key), KeyFile: "/etc/" + key,

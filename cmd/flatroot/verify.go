@@ -111,7 +111,7 @@ func firstThere(files []string) string {
 
 // accept is what decides about one image; nil, if nothing is asked.
 func (o *verifying) accept(c console, ref oci.Reference, src oci.Source) index.Accept {
-	if len(o.keys) == 0 && o.policy == nil && o.command == "" {
+	if len(o.keys) == 0 && (o.policy == nil || o.policy.Accepts(ref)) && o.command == "" {
 		return nil
 	}
 	return func(ctx context.Context, r index.Resolved) ([]index.Signature, error) {

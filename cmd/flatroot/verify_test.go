@@ -278,6 +278,11 @@ func TestPolicy(t *testing.T) {
 	if report := r.accepted("--policy", scoped(host, accept)); len(report.SignedBy) != 0 {
 		t.Errorf("got %+v", report)
 	}
+	r.fetched()
+	r.accepted("--policy", scoped(host, accept)) // where nothing is asked, it costs nothing
+	if got := r.fetched(); !slices.Equal(got, []string{"HEAD /v2/os/web/manifests/v1"}) {
+		t.Errorf("asked for %q", got)
+	}
 	other := tempFile(t, "other.pub", signtest.New("P-256").PEM)
 	r.refused("not made by a key", "--policy", scoped(host, accept), "--verify-key", other)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/flatroot/flatroot/oci"
@@ -83,6 +84,13 @@ func readFile(file string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s has %d bytes, more than %d", file, st.Size(), limit)
 	}
 	return os.ReadFile(file)
+}
+
+// Accepts tells whether all images that a reference may stand for are
+// accepted, whatever they are, so that nothing need be checked.
+func (p *Policy) Accepts(ref oci.Reference) bool {
+	_, requirements, err := p.lookUp(ref)
+	return err == nil && !slices.ContainsFunc(requirements, func(r Requirement) bool { return r.kind != insecureAcceptAnything })
 }
 
 // Check asks of an image all that the policy requires where it is from. It

@@ -85,9 +85,15 @@ func TestScopes(t *testing.T) {
 			if a, err := policy(t, string(text)).Check(context.Background(), &sign.Subject{Reference: ref, Manifest: manifest}); err != nil || a != nil {
 				t.Errorf("%s: scope %q: %v", c.ref, c.scopes[i], err)
 			}
+			if !policy(t, string(text)).Accepts(ref) {
+				t.Errorf("%s: scope %q does not accept all", c.ref, c.scopes[i])
+			}
 			turned := strings.NewReplacer("insecureAcceptAnything", "reject", "reject", "insecureAcceptAnything").Replace(string(text))
 			if _, err := policy(t, turned).Check(context.Background(), &sign.Subject{Reference: ref, Manifest: manifest}); err == nil {
 				t.Errorf("%s: scope %q does not reject", c.ref, c.scopes[i])
+			}
+			if policy(t, turned).Accepts(ref) {
+				t.Errorf("%s: scope %q accepts all", c.ref, c.scopes[i])
 			}
 		}
 	}
@@ -177,6 +183,9 @@ func TestUncheckable(t *testing.T) {
 		p := policy(t, `{"default":[`+requirement+`]}`)
 		_, err := p.Check(context.Background(), subject(t, src))
 		wantRefusal(t, err, why)
+		if p.Accepts(subject(t, src).Reference) {
+			t.Errorf("%s accepts all", requirement)
+		}
 		p = policy(t, `{"default":[{"type":"insecureAcceptAnything"}],"transports":{"docker":{"registry.example.net":[`+requirement+`]}}}`)
 		if _, err := p.Check(context.Background(), subject(t, src)); err != nil {
 			t.Errorf("%s: an image that it is not about: %v", requirement, err)
