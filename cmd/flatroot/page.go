@@ -73,6 +73,7 @@ func mainPage(cs []*command) *page {
 	p.add("EXIT STATUS", exitBlocks(append(usualExits(), exit{-1, "flatroot diff has statuses of its own."})))
 	p.add("FILES", []block{
 		{term: "/var/lib/flatroot", text: "the store of root"},
+		{term: "/etc/flatroot/policy.json", text: "what is asked of images that are pulled; flatroot-pull(1) tells where else it may be"},
 		{term: "$XDG_DATA_HOME/flatroot", text: "the store of others; $HOME/.local/share/flatroot if XDG_DATA_HOME is not set"},
 	})
 	return p

@@ -29,15 +29,17 @@ func verifyFlags() []cli.Flag {
 		&cli.StringFlag{Name: "signed-as", Category: signaturesCategory,
 			Usage: "with --verify-key, the signature has to be of the image `HOST/REPOSITORY[:TAG]`; default: of SOURCE's own repository, if it is a registry's"},
 		&cli.StringFlag{Name: "policy", Category: signaturesCategory,
-			Usage: "ask of images what the policy in `FILE` does; default: $" + policyVariable + ", else the first of those that are named above"},
+			Usage: "ask of images what the policy in `FILE` does; default: the first of those that are named above"},
 		&cli.StringFlag{Name: "verify-command", Category: signaturesCategory,
 			Usage: "refuse an image unless `COMMAND` ends with status 0, run by the shell; $FLATROOT_IMAGE and others say which it is"},
 	}
 }
 
-const aboutSignatures = `With --verify-key an image is refused unless there is a signature beside it which that key has made, as cosign sign --key does it: of the manifest, or of the image index by which it was found. So it is where a policy asks for one. What is refused has not a byte of its layers fetched, and gets no name, also if the store has it already. The policy has the form of containers-policy.json(5), as podman reads it. It is the first there is of /etc/flatroot/policy.json, $CONTAINERS_POLICY_JSON, $XDG_CONFIG_HOME/containers/policy.json, /etc/containers/policy.json and /usr/share/containers/policy.json. Without any, all images are accepted; one that can't be read or understood has all refused. Of its requirements there are insecureAcceptAnything, reject, and sigstoreSigned by keys; those that flatroot can't check are met by no image.
+const aboutSignatures = `With --verify-key an image is refused unless there is a signature beside it which that key has made, as cosign sign --key does it: of the manifest, or of the image index by which it was found. So it is where a policy asks for one. What is refused has not a byte of its layers fetched, and gets no name, also if the store has it already.
 
-The command of --verify-command gets, in its environment, FLATROOT_REFERENCE, the SOURCE; FLATROOT_DIGEST, the digest of the manifest or image index that it stands for; FLATROOT_MANIFEST, that of the manifest; and FLATROOT_IMAGE, which is HOST/REPOSITORY@DIGEST of a registry's image and else the SOURCE.`
+The policy has the form of containers-policy.json(5), as podman reads it. It is what --policy or $` + policyVariable + ` names, else the first there is of /etc/flatroot/policy.json, $CONTAINERS_POLICY_JSON, $XDG_CONFIG_HOME/containers/policy.json, /etc/containers/policy.json and /usr/share/containers/policy.json. Without any, all images are accepted; one that can't be read or understood has all refused. Of its requirements there are insecureAcceptAnything, reject, and sigstoreSigned by keys; those that flatroot can't check are met by no image.
+
+The command of --verify-command gets, in its environment, FLATROOT_REFERENCE, the SOURCE; FLATROOT_DIGEST, the digest of the manifest or image index that it stands for; FLATROOT_MANIFEST, that of the manifest; and FLATROOT_IMAGE, which is HOST/REPOSITORY@DIGEST of a registry's image and else the SOURCE. It is asked last.`
 
 // verifying is what is asked of the signatures of all images that are pulled.
 type verifying struct {

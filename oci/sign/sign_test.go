@@ -73,12 +73,12 @@ func TestGolden(t *testing.T) {
 				t.Errorf("signed as %q", a.Reference)
 			}
 			// A byte of what was signed, or of the signature, is another. Not each is tried, as P-521 takes a while.
-			for i := 0; i < len(a.Payload); i += 17 {
+			for i := 0; i < len(a.Payload); i += len(a.Payload)/5 + 1 {
 				if a.Key.Verify(flip(a.Payload, i), a.Signature) {
 					t.Errorf("byte %d of the payload does not matter", i)
 				}
 			}
-			for i := 0; i < len(a.Signature); i += 11 {
+			for i := 0; i < len(a.Signature); i += len(a.Signature)/5 + 1 {
 				if a.Key.Verify(a.Payload, flip(a.Signature, i)) {
 					t.Errorf("byte %d of the signature does not matter", i)
 				}
