@@ -28,8 +28,9 @@ const (
 // beside is a source that has nothing but attachments.
 type beside struct {
 	oci.Source
-	of    map[digest.Digest][]*ocitest.Built
-	blobs map[digest.Digest][]byte
+	of      map[digest.Digest][]*ocitest.Built
+	blobs   map[digest.Digest][]byte
+	fetched int
 }
 
 func newBeside() *beside {
@@ -48,6 +49,7 @@ func (s *beside) attach(of digest.Digest, images ...*ocitest.Built) *beside {
 }
 
 func (s *beside) OpenBlob(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	s.fetched++
 	b, ok := s.blobs[d.Digest]
 	if !ok {
 		return nil, errors.New("no such blob")

@@ -56,8 +56,9 @@ const (
 	// only with annotations of the signer's.
 	maxPayload = 64 << 10
 	// maxSignatures bounds how many signatures of an image are looked at. Each
-	// is a request, and whoever may push can add some.
-	maxSignatures = 64
+	// may be a request, and whoever may push can add some; but who signs an
+	// image every day with cosign adds one each time.
+	maxSignatures = 256
 	// maxReasons bounds how many of them an error tells about.
 	maxReasons = 4
 )
@@ -135,6 +136,7 @@ func (s *signature) claims() (Payload, error) {
 // find yields the signatures that a source has of a digest. An error is that
 // of one of them, or of one way to find them.
 func find(ctx context.Context, src oci.AttachmentSource, of digest.Digest) iter.Seq2[*signature, error] {
+	blobs := map[digest.Digest][]byte{} // what is signed again is mostly the same
 	return func(yield func(*signature, error) bool) {
 		for a, err := range src.Attachments(ctx, of, signatures()) {
 			if err != nil {
@@ -147,7 +149,7 @@ func find(ctx context.Context, src oci.AttachmentSource, of digest.Digest) iter.
 				if l.MediaType != simpleSigning && l.MediaType != bundleType {
 					continue // what else somebody has put there
 				}
-				s, err := fetch(ctx, src, l)
+				s, err := fetch(ctx, src, l, blobs)
 				of := fmt.Sprintf("signature %d of %s", i+1, a.Descriptor.Digest)
 				if err != nil {
 					err = fmt.Errorf("%s: %w", of, err)
@@ -164,9 +166,9 @@ func find(ctx context.Context, src oci.AttachmentSource, of digest.Digest) iter.
 
 // fetch reads a bundle, or a payload with the signature that is in its
 // descriptor.
-func fetch(ctx context.Context, src oci.Source, l ocispec.Descriptor) (*signature, error) {
+func fetch(ctx context.Context, src oci.Source, l ocispec.Descriptor, blobs map[digest.Digest][]byte) (*signature, error) {
 	if l.MediaType == bundleType {
-		raw, err := fetchBlob(ctx, src, l)
+		raw, err := fetchBlob(ctx, src, l, blobs)
 		if err != nil {
 			return nil, err
 		}
@@ -184,14 +186,17 @@ func fetch(ctx context.Context, src oci.Source, l ocispec.Descriptor) (*signatur
 	if err != nil {
 		return nil, fmt.Errorf("annotation %s: %w", signatureAnnotation, err)
 	}
-	payload, err := fetchBlob(ctx, src, l)
+	payload, err := fetchBlob(ctx, src, l, blobs)
 	return &signature{payload: payload, signature: sig}, err
 }
 
-// fetchBlob reads a small blob, and compares it with its descriptor.
-func fetchBlob(ctx context.Context, src oci.Source, l ocispec.Descriptor) (b []byte, err error) {
+// fetchBlob reads a small blob, once, and compares it with its descriptor.
+func fetchBlob(ctx context.Context, src oci.Source, l ocispec.Descriptor, blobs map[digest.Digest][]byte) (b []byte, err error) {
 	if l.Size > maxPayload {
 		return nil, fmt.Errorf("payload has %d bytes, more than %d", l.Size, maxPayload)
+	}
+	if b, ok := blobs[l.Digest]; ok {
+		return b, oci.Verify("payload", b, l)
 	}
 	r, err := src.OpenBlob(ctx, l)
 	if err != nil {
@@ -201,7 +206,11 @@ func fetchBlob(ctx context.Context, src oci.Source, l ocispec.Descriptor) (b []b
 	if b, err = io.ReadAll(io.LimitReader(r, l.Size+1)); err != nil {
 		return nil, err
 	}
-	return b, oci.Verify("payload", b, l)
+	if err := oci.Verify("payload", b, l); err != nil {
+		return nil, err
+	}
+	blobs[l.Digest] = b
+	return b, nil
 }
 
 // accept finds a signature that one of the keys has made of the subject, with

@@ -226,18 +226,26 @@ func TestMissing(t *testing.T) {
 	wantRefusal(t, err, "signatures can't be found")
 }
 
-// TestMany bounds how many signatures are looked at, and what is said of them.
+// TestMany bounds how many signatures are looked at, and what is said of them. The same payload is fetched once.
 func TestMany(t *testing.T) {
 	s, other := signtest.New("P-256"), signtest.New("P-256")
-	list := make([]signtest.Signature, 64)
+	list := make([]signtest.Signature, 256)
 	for i := range list {
-		list[i] = other.Of(manifest, fmt.Sprintf("%s:v%d", app, i))
+		list[i] = other.Of(manifest, fmt.Sprintf("%s:v%d", app, i%10))
 	}
 	r := sign.SignedBy([]*sign.Key{keyOf(t, s)}, sign.SameRepository())
-	_, err := r.Check(context.Background(), subject(t, newBeside().attach(manifest, signtest.Image(list...))))
-	wantRefusal(t, err, "no good signature", "and 60 more")
+	src := newBeside().attach(manifest, signtest.Image(list...))
+	_, err := r.Check(context.Background(), subject(t, src))
+	wantRefusal(t, err, "no good signature", "and 252 more")
+	if src.fetched != 10 {
+		t.Errorf("%d payloads were fetched", src.fetched)
+	}
 	_, err = r.Check(context.Background(), subject(t, newBeside().attach(manifest, signtest.Image(append(list, s.Of(manifest, app))...))))
-	wantRefusal(t, err, "none of the first 64")
+	wantRefusal(t, err, "none of the first 256")
+	list[255] = s.Of(manifest, app)
+	if _, err = r.Check(context.Background(), subject(t, newBeside().attach(manifest, signtest.Image(list...)))); err != nil {
+		t.Error(err)
+	}
 
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
