@@ -3,6 +3,7 @@ package fsck_test
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -350,6 +351,18 @@ var damages = []damage{
 		name := "flatroot/origins/" + pick(w, pick(w, w.images).layers).String() + ".json"
 		w.overwrite(w.path(name), []byte("{"))
 		return finding{code: fsck.NoteBad, subject: name, hits: names(), quick: true}
+	}},
+	{"signatures that say nothing", func(w *world) finding {
+		name := "flatroot/signatures/" + pick(w, w.images).report.Manifest.String() + ".json"
+		w.must(os.MkdirAll(filepath.Dir(w.path(name)), 0o755))
+		w.must(os.WriteFile(w.path(name), []byte("{"), 0o644))
+		return finding{code: fsck.NoteBad, subject: name, hits: names(), quick: true}
+	}},
+	{"signatures of another image", func(w *world) finding {
+		name := "flatroot/signatures/sha256:" + strings.Repeat("cd", 32) + ".json"
+		w.must(os.MkdirAll(filepath.Dir(w.path(name)), 0o755))
+		w.must(os.WriteFile(w.path(name), []byte("[]"), 0o644))
+		return finding{code: fsck.NoteStale, subject: name, hits: names(), quick: true}
 	}},
 	{"what a killed process left", func(w *world) finding {
 		name := pick(w, []string{".symlink-abc", ".init-abc", "objects/.tmp-object-abc", "flatroot/origins/.tmp-abc"})

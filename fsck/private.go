@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/flatroot/flatroot/fsverity"
 	"github.com/flatroot/flatroot/index"
 	"github.com/flatroot/flatroot/oci"
@@ -31,6 +33,9 @@ func (c *checker) checkPrivate(context.Context) error {
 	}
 	if err := c.checkOrigins(); err != nil {
 		c.problem(NoteBad, "flatroot/"+index.DirOrigins, reason(err))
+	}
+	if err := c.checkSignatures(); err != nil {
+		c.problem(NoteBad, "flatroot/"+index.DirSignatures, reason(err))
 	}
 	traces, err := c.s.Traces()
 	if err != nil {
@@ -116,25 +121,39 @@ func (c *checker) checkIndexNote(name, text string) (string, error) {
 	return "", nil
 }
 
-func (c *checker) checkOrigins() error {
-	for name, err := range c.s.Notes(index.DirOrigins) {
+// checkFiles holds each file of a kind, DIGEST.json, against the catalogue.
+func (c *checker) checkFiles(where, whose string, read func(d string) error, has func(d string) bool) error {
+	for name, err := range c.s.Notes(where) {
 		if err != nil {
 			return err
 		}
-		subject := "flatroot/" + index.DirOrigins + "/" + name
+		subject := "flatroot/" + where + "/" + name
 		d, ok := strings.CutSuffix(name, ".json")
 		if !ok || !isDigest(d) {
-			c.problem(NoteBad, subject, errors.New("its name is neither a layer's diffID nor a manifest's digest"))
+			c.problem(NoteBad, subject, fmt.Errorf("its name is not %s", whose))
 			continue
 		}
-		_, err := index.LayerOrigin(c.s, oci.DiffID(d))
-		switch {
+		switch err := read(d); {
 		case errors.Is(err, store.ErrNotFound):
 		case err != nil:
 			c.problem(NoteBad, subject, reason(err))
-		case !c.hasStream(layerPrefix+d) && !c.hasStream(manifestPrefix+d):
+		case !has(d):
 			c.problem(NoteStale, subject, errors.New("the store does not have that layer or manifest"))
 		}
 	}
 	return nil
+}
+
+func (c *checker) checkOrigins() error {
+	return c.checkFiles(index.DirOrigins, "a layer's diffID or a manifest's digest", func(d string) error {
+		_, err := index.LayerOrigin(c.s, oci.DiffID(d))
+		return err
+	}, func(d string) bool { return c.hasStream(layerPrefix+d) || c.hasStream(manifestPrefix+d) })
+}
+
+func (c *checker) checkSignatures() error {
+	return c.checkFiles(index.DirSignatures, "a manifest's digest", func(d string) error {
+		_, err := index.Signatures(c.s, digest.Digest(d))
+		return err
+	}, func(d string) bool { return c.hasStream(manifestPrefix + d) })
 }

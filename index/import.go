@@ -47,6 +47,8 @@ type ImportOptions struct {
 	ImageObjects ImageObjects
 	// Verify has everything read that the store has of the image already.
 	Verify bool
+	// Accept decides whether the image may come in; nil: any may.
+	Accept Accept
 }
 
 // DefaultJobs is how many layers are read at once.
@@ -66,6 +68,7 @@ type Report struct {
 	Bytes      ByteCounts         `json:"bytes"`
 	Objects    ObjectCounts       `json:"objects"`
 	Healed     HealCounts         `json:"healed"`
+	SignedBy   []digest.Digest    `json:"signed_by,omitempty"` // fingerprints of the keys whose signatures were verified
 }
 
 // LayerCounts counts an image's layers, a layer that occurs twice once.
@@ -106,11 +109,15 @@ type importer struct {
 	ImportOptions
 	s       *store.Store
 	src     oci.Source
+	root    digest.Digest // what the source's reference stands for
 	img     *oci.Image
 	hashers *hashers
 	bounds  *bounds
 	report  Report
 	layers  []*importedLayer // distinct, in the image's order
+
+	accepted   digest.Digest // the manifest that Accept has let in
+	signatures []Signature   // by which
 
 	// doubtful: something of the image is damaged, or may be: its object is read before it is taken for good.
 	doubtful bool
@@ -153,7 +160,11 @@ func Import(ctx context.Context, s *store.Store, src oci.Source, o ImportOptions
 	if err != nil {
 		return nil, err
 	}
-	known := im.remembered(desc.Digest)
+	im.root = desc.Digest
+	known := im.root
+	if im.Accept == nil { // who relies on the signature of an image index has to see that it leads to the manifest
+		known = im.remembered(im.root)
+	}
 	if done, err := im.fromStore(ctx, known); done || err != nil {
 		return im.done(err)
 	}
@@ -164,6 +175,9 @@ func Import(ctx context.Context, s *store.Store, src oci.Source, o ImportOptions
 		if done, err := im.fromStore(ctx, d); done || err != nil {
 			return im.done(err)
 		}
+	}
+	if err := im.accept(ctx, im.img.Descriptor.Digest); err != nil {
+		return nil, err
 	}
 	defer im.leavePartials()
 	if err := im.fetchLayers(ctx); err != nil {

@@ -163,6 +163,9 @@ func (im *importer) nameDocuments(ctx context.Context, docs *documents) error {
 			return err
 		}
 	}
+	if err := im.noteSignatures(im.img.Descriptor.Digest); err != nil {
+		return err
+	}
 	return docs.name(im.s, im.img, im.doubtful)
 }
 

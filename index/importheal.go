@@ -328,6 +328,9 @@ func (im *importer) fromStore(ctx context.Context, manifest digest.Digest) (bool
 	if err != nil || i == nil {
 		return false, err
 	}
+	if err := im.accept(ctx, manifest); err != nil {
+		return false, err
+	}
 	if whole, err := im.inspect(ctx, i); !whole || err != nil {
 		return false, err
 	}
@@ -336,6 +339,9 @@ func (im *importer) fromStore(ctx context.Context, manifest digest.Digest) (bool
 	im.countLayers()
 	if err := im.expected(r.Image); err != nil {
 		return false, err
+	}
+	if err := im.noteSignatures(manifest); err != nil {
+		return true, err
 	}
 	named, err := currentName(im.s, im.Name, manifest, im.Rules, i.Image)
 	if err == nil && !named {

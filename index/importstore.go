@@ -22,6 +22,8 @@ const (
 	notesBlobs    = "blobs"    // digest of a blob → diffID that was computed for it
 	notesIndexes  = "indexes"  // digest of an image index, platform → digest of its manifest
 	dirOrigins    = "origins"  // diffID.json, and a manifest's digest.json: where it came from
+
+	dirSignatures = "signatures" // a manifest's digest.json: the signatures that were verified when it was pulled
 )
 
 // imageKey is the name under which a config stream refers to its image. Only images of the rule oci-1 have the name by

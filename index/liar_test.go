@@ -151,7 +151,7 @@ func TestLyingRegistry(t *testing.T) {
 			o.Registry = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				rec := httptest.NewRecorder()
 				h.ServeHTTP(rec, r)
-				if kind := asked(b, r); c.edit != nil && kind != "" {
+				if kind := askedFor(b, r); c.edit != nil && kind != "" {
 					c.edit(kind, r, rec)
 				}
 				for k, v := range rec.Header() {
@@ -201,8 +201,8 @@ func (lie) honest(t *testing.T, m ocitest.Image) *ocitest.Built {
 	return b
 }
 
-// asked tells what a request is for.
-func asked(b *ocitest.Built, r *http.Request) string {
+// askedFor tells what a request is for.
+func askedFor(b *ocitest.Built, r *http.Request) string {
 	switch {
 	case strings.Contains(r.URL.Path, "/manifests/"):
 		return "manifest"

@@ -33,6 +33,7 @@ func PruneNotes(s *store.Store, gone func(entry string) bool, dry bool) (int, er
 			}
 			return manifest(d)
 		}},
+		{dirSignatures, func(name string) (bool, error) { return manifest(strings.TrimSuffix(name, ".json")) }},
 		{notesBlobs, func(name string) (bool, error) { return noteKept(s, notesBlobs, name, layer) }},
 		{notesIndexes, func(name string) (bool, error) {
 			return noteKept(s, notesIndexes, name, manifest)

@@ -97,10 +97,11 @@ func NameOfRef(k store.Kind, ref string) (string, bool) {
 	return store.DecodeTag(ref), !strings.Contains(ref, "/")
 }
 
-// Where a store's notes about layers are, below flatroot/.
+// Where a store's notes about layers and manifests are, below flatroot/.
 const (
 	NotesVerified = notesVerified
 	NotesBlobs    = notesBlobs
 	NotesIndexes  = notesIndexes
 	DirOrigins    = dirOrigins
+	DirSignatures = dirSignatures
 )

@@ -129,6 +129,26 @@ func (d *Document) readCommon(o object) error {
 
 // readManifest reads what makes a manifest an image's.
 func (d *Document) readManifest(o object) error {
+	if err := d.readParts(o); err != nil {
+		return err
+	}
+	if !IsConfig(d.Config.MediaType) {
+		kind := d.Config.MediaType
+		if d.ArtifactType != "" {
+			kind = d.ArtifactType
+		}
+		return fmt.Errorf("%w but an artifact of type %s", ErrArtifact, quote(kind))
+	}
+	for i, l := range d.Layers {
+		if !IsLayer(l.MediaType) {
+			return fmt.Errorf("layers[%d]: media type %s is no file system layer's", i, quote(l.MediaType))
+		}
+	}
+	return nil
+}
+
+// readParts reads what all manifests have, those of images and others.
+func (d *Document) readParts(o object) error {
 	config, err := o.sub("config")
 	switch {
 	case err != nil:
@@ -139,28 +159,14 @@ func (d *Document) readManifest(o object) error {
 	if d.Config, err = readDescriptor(config); err != nil {
 		return fmt.Errorf("config: %w", err)
 	}
-	if !IsConfig(d.Config.MediaType) {
-		kind := d.Config.MediaType
-		if d.ArtifactType != "" {
-			kind = d.ArtifactType
-		}
-		return fmt.Errorf("%w but an artifact of type %s", ErrArtifact, quote(kind))
-	}
 	if d.Config.Size > MaxManifestSize {
 		return fmt.Errorf("config has %d bytes, more than %d", d.Config.Size, MaxManifestSize)
 	}
 	if !o.has("layers") {
 		return errors.New("layers are missing")
 	}
-	if d.Layers, err = readDescriptors(o, "layers"); err != nil {
-		return err
-	}
-	for i, l := range d.Layers {
-		if !IsLayer(l.MediaType) {
-			return fmt.Errorf("layers[%d]: media type %s is no file system layer's", i, quote(l.MediaType))
-		}
-	}
-	return nil
+	d.Layers, err = readDescriptors(o, "layers")
+	return err
 }
 
 // readDescriptors reads a member that is an array of descriptors.

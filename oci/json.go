@@ -39,6 +39,11 @@ func asObject(b []byte) (object, error) {
 	return o, nil
 }
 
+// CheckJSON refuses what is no JSON, goes on after its end, nests deeper than
+// 64 levels, or repeats a name in an object: what two readers may see
+// differently. It is for documents that other packages read.
+func CheckJSON(b []byte) error { return checkJSON(b) }
+
 // checkJSON refuses what is no JSON, goes on after its end, nests deeper than
 // maxDepth, or repeats a name in an object.
 func checkJSON(b []byte) error {

@@ -30,6 +30,7 @@ var arrows = map[string][]string{
 	"oci/dir":      {"oci", "oci/files"},
 	"oci/registry": {"oci", "fsverity"},
 	"oci/cstorage": {"oci"},
+	"oci/sign":     {"oci"},
 	"index":        {"oci", "store", "store/stream", "tree", "fsverity"},
 	"fsck":         {"index", "oci", "store", "store/stream", "erofs", "tree", "fsverity"},
 	"mount":        {"erofs", "erofs/disk", "fsverity"},

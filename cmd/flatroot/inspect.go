@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/flatroot/flatroot/erofs"
 	"github.com/flatroot/flatroot/fsverity"
@@ -20,7 +21,9 @@ func inspectCommand() *command {
 		usage: "show all that the store knows of an image",
 		about: `Shows an image's digests, rules and format, its layers, what is verified, and with --json its manifest and config too.
 
-VERITY tells whether the kernel checks the EROFS image and, since all objects of a store are treated alike, the objects: it is the image file's fs-verity digest, if the file has one. The digests of layers, objects and image were computed here when they were imported, whatever it says.`,
+VERITY tells whether the kernel checks the EROFS image and, since all objects of a store are treated alike, the objects: it is the image file's fs-verity digest, if the file has one. The digests of layers, objects and image were computed here when they were imported, whatever it says.
+
+SIGNED is what pull has noted of signatures that it verified, as --verify-key or a policy asked for: what the signer called the image, when that was, and the fingerprint of the key, the SHA-256 of its DER. It is no proof: who can write to the store can write the note.`,
 		examples: []example{
 			{"an image at a glance", "flatroot inspect web"},
 			{"the command that a container of it would run", "flatroot inspect web --json | jq .config_json.config.Cmd"},
@@ -38,6 +41,8 @@ type inspection struct {
 	LayerList  []layerLine     `json:"layer_list"`
 	Manifest   json.RawMessage `json:"manifest_json,omitempty"`
 	ConfigJSON json.RawMessage `json:"config_json,omitempty"`
+	// Signatures are those that were verified when the image was pulled, as the store has noted them.
+	Signatures []index.Signature `json:"signatures,omitempty"`
 }
 
 func runInspect(c console, name string, stdout io.Writer) error {
@@ -64,6 +69,12 @@ func inspect(s *store.Store, i *index.Info) (*inspection, error) {
 	n := &inspection{imageLine: imageLineOf(i), LayerList: []layerLine{}, Manifest: i.ManifestRaw, ConfigJSON: i.ConfigRaw}
 	for _, l := range i.Layers {
 		n.LayerList = append(n.LayerList, layerLine{l.DiffID, l.Blob, l.BlobSize, l.MediaType, l.Stream, l.TarSize, l.Objects, []string{i.Name}})
+	}
+	var err error
+	if i.Manifest != "" {
+		if n.Signatures, err = index.Signatures(s, i.Manifest); err != nil {
+			return nil, err
+		}
 	}
 	f, err := openStored(s, i.Image)
 	if err != nil {
@@ -100,6 +111,9 @@ func (n *inspection) print(w io.Writer) error {
 		fact("rules", n.Rules)
 		fact("manifest", n.imageLine.Manifest)
 		fact("config", n.Config)
+		for _, s := range n.Signatures {
+			fact("signed", signedText(s))
+		}
 		fact("layers", n.Layers)
 	}
 	for i, l := range n.LayerList {
@@ -107,6 +121,15 @@ func (n *inspection) print(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// signedText says by which key, what the signer called the image, and when that was verified.
+func signedText(s index.Signature) string {
+	text := "by " + s.Key.String()
+	if s.Reference != "" {
+		text += " as " + s.Reference
+	}
+	return text + ", verified " + s.Time.Format(time.RFC3339)
 }
 
 func (n *inspection) verityText() string {

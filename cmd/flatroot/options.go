@@ -63,7 +63,7 @@ func limitFlags() []cli.Flag {
 	var flags []cli.Flag
 	for _, l := range limits() {
 		flags = append(flags, &cli.GenericFlag{
-			Name: l.name, Value: new(amount), Category: "limits", DefaultText: l.byDefault,
+			Name: l.name, Value: new(amount), Category: limitsCategory, DefaultText: l.byDefault,
 			Usage: "refuse " + l.usage,
 		})
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -36,16 +37,15 @@ func commandPage(c *command) *page {
 	p := &page{name: "flatroot-" + c.name, usage: c.usage, section: 1}
 	p.synopsis = []string{strings.TrimSpace("flatroot " + c.name + " [FLAGS] " + c.args)}
 	p.sections = []pageSection{{"DESCRIPTION", paragraphs(c.about)}}
-	var own, limits []block
-	for _, f := range c.flags {
-		if flagCategory(f) == "" {
-			own = append(own, flagBlock(f))
-		} else {
-			limits = append(limits, flagBlock(f))
+	for _, category := range []string{"", signaturesCategory, limitsCategory} {
+		var blocks []block
+		for _, f := range c.flags {
+			if flagCategory(f) == category {
+				blocks = append(blocks, flagBlock(f))
+			}
 		}
+		p.add(cmp.Or(strings.ToUpper(category), "FLAGS"), blocks)
 	}
-	p.add("FLAGS", own)
-	p.add("LIMITS", limits)
 	p.add("GLOBAL FLAGS", flagBlocks(globalFlags()))
 	p.add("EXAMPLES", exampleBlocks(c.examples))
 	exits := c.exits
@@ -73,6 +73,7 @@ func mainPage(cs []*command) *page {
 	p.add("EXIT STATUS", exitBlocks(append(usualExits(), exit{-1, "flatroot diff has statuses of its own."})))
 	p.add("FILES", []block{
 		{term: "/var/lib/flatroot", text: "the store of root"},
+		{term: "/etc/flatroot/policy.json", text: "what is asked of images that are pulled; flatroot-pull(1) tells where else it may be"},
 		{term: "$XDG_DATA_HOME/flatroot", text: "the store of others; $HOME/.local/share/flatroot if XDG_DATA_HOME is not set"},
 	})
 	return p
@@ -98,6 +99,12 @@ func (p *page) add(title string, blocks []block) {
 		p.sections = append(p.sections, pageSection{title, blocks})
 	}
 }
+
+// Categories of flags that have a section of their own in the help.
+const (
+	signaturesCategory = "signatures"
+	limitsCategory     = "limits"
+)
 
 func flagCategory(f cli.Flag) string {
 	if c, ok := f.(cli.CategorizableFlag); ok {

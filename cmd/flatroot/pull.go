@@ -11,6 +11,8 @@ import (
 	"github.com/flatroot/flatroot/erofs"
 	"github.com/flatroot/flatroot/fsverity"
 	"github.com/flatroot/flatroot/index"
+	"github.com/flatroot/flatroot/oci"
+	"github.com/flatroot/flatroot/store"
 )
 
 func pullCommand() *command {
@@ -29,21 +31,28 @@ Everything is hashed here, and compared with what manifest and config claim. A l
 
 What the store has of the image is looked at: what is missing of it, has another length, or was noted as damaged by fsck is restored, and of a layer no more read than that takes. With --verify all of it is read, and whatever is not what its name says restored.
 
-The name in the store is the reference's own name and tag unless --name gives another. An image that had the name before loses it.`,
+The name in the store is the reference's own name and tag unless --name gives another. An image that had the name before loses it.
+
+Of several SOURCEs one is pulled after the other, and each has its name as soon as it is there. One that can't be pulled does not keep the others out.
+
+` + aboutSignatures,
 		flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "name", Usage: "name the image `NAME` in the store"},
 			&cli.StringFlag{Name: "expect", Usage: "fail, and name nothing, unless the image has this `DIGEST`"},
 			&cli.IntFlag{Name: "jobs", Usage: "read `N` layers at once", Value: index.DefaultJobs},
 			&cli.BoolFlag{Name: "verify", Usage: "read and hash all that the store has of the image, and restore what is damaged"},
-		}, readingFlags()...),
+		}, append(verifyFlags(), readingFlags()...)...),
 		examples: []example{
 			{"an image from a registry", "flatroot pull docker://docker.io/library/debian:13"},
 			{"what docker save wrote", "flatroot pull docker-archive:images.tar:web:v2"},
 			{"an image from an OCI layout, under another name", "flatroot pull oci:build/image:v2 --name web"},
 			{"an image that podman has pulled already", "flatroot pull containers-storage:docker.io/library/debian:13"},
 			{"only if it is the very one that was tested", "flatroot pull registry.example.com/os:2026 --expect $(cat os.digest)"},
+			{"only if a key has signed it", "flatroot pull --verify-key cosign.pub registry.example.com/os:2026"},
+			{"only if a program of one's own lets it in", `flatroot pull --verify-command 'may-run "$FLATROOT_IMAGE"' example.com/os:1`},
 			{"make sure that all of it is as it was pulled", "flatroot pull --verify registry.example.com/os:2026"},
 		},
+		exits: []exit{{exitOK, "Done."}, {exitFailed, "Failed, or one of several SOURCEs has."}, {exitUsage, "Wrong usage."}},
 		run: func(ctx context.Context, v *invocation) error {
 			o, err := pullOptionsOf(v)
 			if err != nil {
@@ -60,6 +69,7 @@ type pullOptions struct {
 	expect  fsverity.Digest
 	verify  bool
 	jobs    int
+	verifying
 	reading
 }
 
@@ -78,26 +88,48 @@ func pullOptionsOf(v *invocation) (o pullOptions, err error) {
 		return o, v.usagef("--name and --expect are for one SOURCE")
 	}
 	if v.IsSet("name") {
-		return o, checkName(o.name)
+		if err := checkName(o.name); err != nil {
+			return o, err
+		}
 	}
-	return o, nil
+	for _, source := range o.sources { // before the first one is pulled
+		if _, err := oci.ParseReference(source); err != nil {
+			return o, &usageError{msg: err.Error()}
+		}
+	}
+	o.verifying, err = v.verifying()
+	return o, err
 }
 
 // maxJobs bounds the layers that are read at once: more take memory, and bring nothing.
 const maxJobs = 64
 
 func runPull(ctx context.Context, c console, o pullOptions, stdout io.Writer) error {
+	s, err := c.openStore()
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	failed := 0
 	for _, source := range o.sources {
-		if err := pullOne(ctx, c, o, source, stdout); err != nil {
+		err := pullOne(ctx, c, s, o, source, stdout)
+		if err != nil && (len(o.sources) == 1 || ctx.Err() != nil) {
 			return err
 		}
+		if err != nil {
+			failed++
+			printError(c.stderr, err)
+		}
+	}
+	if failed > 0 {
+		return fmt.Errorf("%d of %d images could not be pulled", failed, len(o.sources))
 	}
 	return nil
 }
 
-func pullOne(ctx context.Context, c console, o pullOptions, source string, stdout io.Writer) error {
+func pullOne(ctx context.Context, c console, s *store.Store, o pullOptions, source string, stdout io.Writer) error {
 	m := c.startProgress()
-	r, err := pullWith(ctx, c, o, source, m)
+	r, err := pullWith(ctx, c, s, o, source, m)
 	m.stop()
 	if err != nil {
 		return err
@@ -105,20 +137,16 @@ func pullOne(ctx context.Context, c console, o pullOptions, source string, stdou
 	return printReport(c, stdout, r)
 }
 
-func pullWith(ctx context.Context, c console, o pullOptions, source string, m meter) (*index.Report, error) {
+func pullWith(ctx context.Context, c console, s *store.Store, o pullOptions, source string, m meter) (*index.Report, error) {
 	src, ref, err := c.openSourceTold(source, o.platform, m.note)
 	if err != nil {
 		return nil, err
 	}
 	defer src.Close()
-	s, err := c.openStore()
-	if err != nil {
-		return nil, err
-	}
-	defer s.Close()
 	options := o.options()
 	options.Name, options.Expect, options.Jobs, options.Progress = o.name, o.expect, o.jobs, m
 	options.Verify, options.ImageObjects = o.verify, imageObjects
+	options.Accept = o.accept(c, ref, src)
 	if options.Name == "" {
 		options.Name = ref.Name()
 	}
@@ -176,6 +204,9 @@ func printReport(c console, stdout io.Writer, r *index.Report) error {
 		if h := r.Healed; h.Any() {
 			c.talk("%s: restored %s, %s and %s that were damaged or missing", r.Name,
 				counted(h.Objects, "object"), counted(h.Streams, "stream"), counted(h.Images, "image"))
+		}
+		for _, key := range r.SignedBy {
+			c.talk("%s: signed by %s", r.Name, key)
 		}
 	}
 	_, err := fmt.Fprintln(stdout, r.Image)

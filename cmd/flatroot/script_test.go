@@ -20,6 +20,7 @@ import (
 	"github.com/flatroot/flatroot/oci/cstorage/cstoragetest"
 	"github.com/flatroot/flatroot/oci/layout"
 	"github.com/flatroot/flatroot/oci/ocitest"
+	"github.com/flatroot/flatroot/oci/sign/signtest"
 	"github.com/flatroot/flatroot/tests/testenv"
 )
 
@@ -61,7 +62,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("PATH", e.Getenv("PATH")+string(filepath.ListSeparator)+dir)
 			return err
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"json": cmdJSON, "cstorage": cmdStorage},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"json": cmdJSON, "cstorage": cmdStorage, "sign": cmdSign},
 	})
 }
 
@@ -118,6 +119,23 @@ func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
 			checkKey(ts, object, want, line)
 		}
 	}
+}
+
+// cmdSign is "sign FILE LAYOUT NAME REFERENCE": it makes a key, whose public half goes to the file, and signs with it, as
+// cosign does, the image of that name as REFERENCE.
+func cmdSign(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 4 {
+		ts.Fatalf("usage: sign FILE LAYOUT NAME REFERENCE")
+	}
+	file, dir := ts.MkAbs(args[0]), ts.MkAbs(args[1])
+	src, err := layout.Open(oci.Reference{Transport: oci.OCI, Path: dir, Tag: args[2]}, layout.Options{})
+	ts.Check(err)
+	defer src.Close()
+	image, err := src.Resolve(context.Background())
+	ts.Check(err)
+	s := signtest.New("P-256")
+	ts.Check(os.WriteFile(file, s.PEM, 0o644))
+	ts.Check(signtest.Image(s.Of(image.Digest, args[3])).WriteLayout(dir, signtest.Tag(image.Digest)))
 }
 
 func checkKey(ts *testscript.TestScript, object map[string]any, want, line string) {

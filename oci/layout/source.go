@@ -90,9 +90,12 @@ func (s *Source) resolve(ctx context.Context) (ocispec.Descriptor, error) {
 		}
 		return entries[i], nil
 	}
-	if s.ref.Tag != "" {
-		entries = slices.DeleteFunc(slices.Clone(entries), func(d ocispec.Descriptor) bool { return nameOf(d) != s.ref.Tag })
-	}
+	entries = slices.DeleteFunc(slices.Clone(entries), func(d ocispec.Descriptor) bool {
+		if s.ref.Tag == "" {
+			return isAttachment(d)
+		}
+		return nameOf(d) != s.ref.Tag
+	})
 	switch {
 	case len(entries) == 0:
 		return ocispec.Descriptor{}, fmt.Errorf("no image named %q; %s", s.ref.Tag, listNames(doc.Manifests))

@@ -99,6 +99,20 @@ func (e *repository) head(ctx context.Context, id string) (ocispec.Descriptor, e
 // get fetches a manifest of which nothing is known but tag or digest.
 func (e *repository) get(ctx context.Context, id string) (ocispec.Descriptor, []byte, error) {
 	url := e.url("manifests", id)
+	d, raw, err := e.getRaw(ctx, url)
+	if err != nil {
+		return d, nil, err
+	}
+	doc, err := oci.ParseDocument(raw, d.MediaType)
+	if err != nil {
+		return d, nil, fmt.Errorf("%s answered with %q: %w", url, oci.Printable(d.MediaType, 100), err)
+	}
+	d.MediaType = doc.MediaType
+	return d, raw, nil
+}
+
+// getRaw fetches a document that is not read yet.
+func (e *repository) getRaw(ctx context.Context, url string) (ocispec.Descriptor, []byte, error) {
 	resp, err := e.do(ctx, http.MethodGet, url, oci.ManifestMediaTypes()...)
 	if err != nil {
 		return ocispec.Descriptor{}, nil, err
@@ -115,11 +129,6 @@ func (e *repository) get(ctx context.Context, id string) (ocispec.Descriptor, []
 	if said := digest.Digest(resp.Header.Get(digestHeader)); oci.CheckDigest(said) == nil && said != d.Digest {
 		return d, nil, &oci.DigestError{What: "manifest of " + resp.url, Want: said, Got: d.Digest}
 	}
-	doc, err := oci.ParseDocument(raw, d.MediaType)
-	if err != nil {
-		return d, nil, fmt.Errorf("%s answered with %q: %w", resp.url, oci.Printable(d.MediaType, 100), err)
-	}
-	d.MediaType = doc.MediaType
 	return d, raw, nil
 }
 
