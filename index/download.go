@@ -17,8 +17,8 @@ const (
 	// smallestPartial is the size in bytes of the smallest blob that is kept while it comes: others are fetched again in no
 	// time.
 	smallestPartial = 64 << 10
-	// partialRoom is how many times the blobs that are to be fetched the store's file system must have free for them to be
-	// kept besides: files are two to four times as large as they are compressed.
+	// partialRoom is how many times a blob's size the store's file system must have free for it to be kept besides: files
+	// are two to four times as large as they are compressed.
 	partialRoom = 6
 )
 
@@ -54,7 +54,7 @@ func (d *download) open(ctx context.Context) error {
 
 // takePartial opens what is kept of a layer's blob. Whatever is wrong with that is no reason to fail: then nothing is kept.
 func (im *importer) takePartial(l *importedLayer) *store.Partial {
-	if l.partial != nil || !im.keepPartials || l.Descriptor.Size < smallestPartial {
+	if l.partial != nil || !im.wantsPartial(l) {
 		return l.partial
 	}
 	if p, err := im.s.OpenPartial(l.Descriptor.Digest.String()); err == nil {
@@ -63,17 +63,13 @@ func (im *importer) takePartial(l *importedLayer) *store.Partial {
 	return l.partial
 }
 
-// wantsPartials tells whether blobs are to be kept while they come: of sources on a network, where there is plenty of room.
-func (im *importer) wantsPartials() bool {
-	if _, remote := im.src.(oci.NetworkSource); !remote || im.s == nil {
+// wantsPartial tells whether a blob is to be kept while it comes: from a source on a network, where there is plenty of room.
+func (im *importer) wantsPartial(l *importedLayer) bool {
+	if _, remote := im.src.(oci.NetworkSource); !remote || im.s == nil || l.Descriptor.Size < smallestPartial {
 		return false
 	}
-	var total int64
-	for _, l := range im.layers {
-		total += min(l.Descriptor.Size, 1<<40) // whatever is announced, the sum is no other's
-	}
 	free, err := im.s.Free()
-	return err == nil && total < free/partialRoom
+	return err == nil && l.Descriptor.Size < free/partialRoom
 }
 
 // dropPartial gives up what is kept of a layer's blob: it has its use no more, or is worth nothing.

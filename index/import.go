@@ -124,8 +124,6 @@ type importer struct {
 	mu       sync.Mutex
 	read     map[fsverity.Digest]bool       // what was read
 	named    map[oci.DiffID]fsverity.Digest // streams that the image's config names for its layers, if it is doubtful
-
-	keepPartials bool // what comes of blobs is kept until their layers have names
 }
 
 // importedLayer is a layer of the image at hand, from the source or from the store.
@@ -282,7 +280,6 @@ func (im *importer) contents() contents {
 func (im *importer) fetchLayers(ctx context.Context) error {
 	im.distinctLayers(im.img)
 	im.report.Layers.Total = len(im.layers)
-	im.keepPartials = im.wantsPartials()
 	im.hashers = startHashers(im.contents())
 	defer im.hashers.stop()
 	g, ctx := errgroup.WithContext(ctx)

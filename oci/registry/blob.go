@@ -28,6 +28,7 @@ type blob struct {
 	from *repository // of body
 	body *response   // nil: to be asked for
 	skip int64       // bytes of body that were given before
+	err  error       // for good
 }
 
 // open asks for what is left.
@@ -76,7 +77,14 @@ func (b *blob) request(e *repository) (*response, error) {
 }
 
 // Read gives the next bytes, from another answer if the last one broke off.
-func (b *blob) Read(p []byte) (int, error) {
+func (b *blob) Read(p []byte) (n int, err error) {
+	if b.err == nil {
+		n, b.err = b.give(p)
+	}
+	return n, b.err
+}
+
+func (b *blob) give(p []byte) (int, error) {
 	for b.at < b.end || b.body != nil {
 		if b.body == nil {
 			if err := b.open(); err != nil {
