@@ -204,8 +204,8 @@ func TestGivesUp(t *testing.T) {
 	wantError(t, err, host, "tried 6 times")
 }
 
-// TestRetryAfterHeeded has a registry say when to come again.
-func TestRetryAfterHeeded(t *testing.T) {
+// TestWaitsAsAsked has a registry say when to come again.
+func TestWaitsAsAsked(t *testing.T) {
 	b, f, host := broken(t, random(100))
 	struck := 0
 	f.StrikeBy(func(r *http.Request) ocitest.Fault {
