@@ -157,6 +157,11 @@ func (c *checker) checkManifest(n *streamNode, raw []byte) {
 	}
 	d := doc.Config.Digest.String()
 	c.checkRefTo(n, stream.ConfigPrefix+d, configPrefix+d)
+	for _, r := range n.refs {
+		if _, kept := index.CutBlobEntry(r.Name); kept {
+			c.checkRefTo(n, r.Name, r.Name)
+		}
+	}
 }
 
 func errOr(err, otherwise error) error {

@@ -326,9 +326,9 @@ func (c *checker) follow(r stream.NamedRef) {
 	c.graph.order = append(c.graph.order, c.graph.streams[r.ID])
 }
 
-// isStreamName: configs are named by manifests, layers by both.
+// isStreamName: configs and blobs that are kept are named by manifests, layers by configs too.
 func isStreamName(name string) bool {
-	return strings.HasPrefix(name, stream.ConfigPrefix) || strings.HasPrefix(name, "sha256:")
+	return strings.HasPrefix(name, stream.ConfigPrefix) || strings.HasPrefix(name, "sha256:") || strings.HasPrefix(name, blobPrefix)
 }
 
 func (c *checker) looksLikeStream(d fsverity.Digest) bool {

@@ -175,7 +175,7 @@ func (f *fixer) run(ctx context.Context) error {
 	}
 	clear(f.failed) // it may be repaired in this round
 	for _, step := range []func(context.Context) error{
-		f.fixNotes, f.fixObjects, f.fixLayers, f.fixOthers, f.fixEntries, f.fixDocuments, f.fixImages, f.fixSeals,
+		f.fixNotes, f.fixObjects, f.fixLayers, f.fixBlobs, f.fixOthers, f.fixEntries, f.fixDocuments, f.fixImages, f.fixSeals,
 	} {
 		if err := inTurn(ctx, []job{step}); err != nil {
 			return err

@@ -35,6 +35,7 @@ type world struct {
 	layout string
 	s      *store.Store
 	images []worldImage
+	keep   bool // blobs of what is pulled
 }
 
 type worldImage struct {
@@ -150,7 +151,7 @@ func (w *world) pull(name string, layers [][]byte, rules index.Rules) {
 	}
 	src := w.open(name)
 	defer src.Close()
-	r, err := index.Import(context.Background(), w.s, src, index.ImportOptions{Image: imageWriter, Name: name, Rules: rules})
+	r, err := index.Import(context.Background(), w.s, src, index.ImportOptions{Image: imageWriter, Name: name, Rules: rules, KeepBlobs: w.keep})
 	if err != nil {
 		w.t.Fatal(err)
 	}

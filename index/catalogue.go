@@ -43,11 +43,17 @@ type LayerInfo struct {
 	TarSize   int64
 	Objects   int  // that the stream refers to
 	Verified  bool // the stream was hashed here
+	// Kept is the stream of the blob, if that is kept as it was; zero: it is not.
+	Kept fsverity.Digest
+}
+
+func (l *LayerInfo) descriptor() ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: l.MediaType, Digest: l.Blob, Size: l.BlobSize}
 }
 
 // layer is the layer as its image's source has it.
 func (l *LayerInfo) layer() oci.Layer {
-	return oci.Layer{DiffID: l.DiffID, Descriptor: ocispec.Descriptor{MediaType: l.MediaType, Digest: l.Blob, Size: l.BlobSize}}
+	return oci.Layer{DiffID: l.DiffID, Descriptor: l.descriptor()}
 }
 
 // ErrNoImage is wrapped by errors about names that the store does not have.
@@ -238,13 +244,13 @@ func lookUp(s *store.Store, manifest digest.Digest, rules Rules) (*Info, error) 
 var errIncomplete = errors.New("incomplete")
 
 func readInfo(s *store.Store, manifest digest.Digest, rules Rules) (*Info, error) {
-	id, refs, err := entryRefs(s, manifestEntry(manifest))
+	id, manifestRefs, err := entryRefs(s, manifestEntry(manifest))
 	if err != nil {
 		return nil, err
 	}
 	i := &Info{Manifest: manifest, Rules: rules}
 	var configID fsverity.Digest
-	if i.Config, configID, err = configOf(refs); err != nil {
+	if i.Config, configID, err = configOf(manifestRefs); err != nil {
 		return nil, err
 	}
 	if i.ManifestRaw, err = readDocument(s, id); err != nil {
@@ -253,7 +259,8 @@ func readInfo(s *store.Store, manifest digest.Digest, rules Rules) (*Info, error
 	if i.ConfigRaw, err = readDocument(s, configID); err != nil {
 		return nil, err
 	}
-	if refs, err = streamRefs(s, configID); err != nil {
+	refs, err := streamRefs(s, configID)
+	if err != nil {
 		return nil, err
 	}
 	i.documents = []fsverity.Digest{
@@ -262,7 +269,13 @@ func readInfo(s *store.Store, manifest digest.Digest, rules Rules) (*Info, error
 	if err := i.readImage(s, refs); err != nil {
 		return nil, err
 	}
-	return i, i.readLayers(s, refs)
+	if err := i.readLayers(s, refs); err != nil {
+		return i, err
+	}
+	for n := range i.Layers {
+		i.Layers[n].Kept, _ = refNamed(manifestRefs, BlobEntry(i.Layers[n].Blob))
+	}
+	return i, nil
 }
 
 // readImage finds the image by the rules asked for, else the one of format version 2 that another tool may have made.

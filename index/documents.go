@@ -39,7 +39,7 @@ func (im *importer) putDocuments() (*documents, error) {
 	for _, l := range im.layers {
 		refs = append(refs, stream.NamedRef{Name: l.DiffID.String(), ID: l.id})
 	}
-	// The manifest names its config first, then the layers; the config the layers, then images.
+	// The manifest names its config first, then the layers, then blobs that are kept; the config the layers, then images.
 	image := stream.NamedRef{Name: imageKey(im.Rules), ID: im.report.Image}
 	d := &documents{}
 	var err error
@@ -48,7 +48,7 @@ func (im *importer) putDocuments() (*documents, error) {
 		return nil, fmt.Errorf("store config %s: %w", config, err)
 	}
 	d.manifest, err = putDocument(im.s, stream.OCIManifest, manifestEntry(manifest), im.img.Manifest,
-		append([]stream.NamedRef{{Name: stream.ConfigPrefix + config.String(), ID: d.config.id}}, refs...))
+		slices.Concat([]stream.NamedRef{{Name: stream.ConfigPrefix + config.String(), ID: d.config.id}}, refs, im.blobRefs()))
 	if err != nil {
 		return nil, fmt.Errorf("store manifest %s: %w", manifest, err)
 	}

@@ -45,6 +45,8 @@ type ImportOptions struct {
 	Progress Progress
 	// ImageObjects has the sizes compared of what an image refers to that is complete in the store; nil: they are not.
 	ImageObjects ImageObjects
+	// KeepBlobs keeps the blobs of layers that are compressed as they are, for a push with the same manifest.
+	KeepBlobs bool
 	// Verify has everything read that the store has of the image already.
 	Verify bool
 	// Accept decides whether the image may come in; nil: any may.
@@ -67,6 +69,7 @@ type Report struct {
 	Layers     LayerCounts        `json:"layers"`
 	Bytes      ByteCounts         `json:"bytes"`
 	Objects    ObjectCounts       `json:"objects"`
+	Blobs      BlobCounts         `json:"kept_blobs"`
 	Healed     HealCounts         `json:"healed"`
 	SignedBy   []digest.Digest    `json:"signed_by,omitempty"` // fingerprints of the keys whose signatures were verified
 }
@@ -115,6 +118,7 @@ type importer struct {
 	bounds  *bounds
 	report  Report
 	layers  []*importedLayer // distinct, in the image's order
+	blobs   []*keptBlob      // distinct, in the image's order
 
 	accepted   digest.Digest // the manifest that Accept has let in
 	signatures []Signature   // by which
@@ -280,20 +284,27 @@ func (im *importer) contents() contents {
 func (im *importer) fetchLayers(ctx context.Context) error {
 	im.distinctLayers(im.img)
 	im.report.Layers.Total = len(im.layers)
+	if err := im.planBlobs(ctx); err != nil {
+		return err
+	}
 	im.hashers = startHashers(im.contents())
 	defer im.hashers.stop()
-	g, ctx := errgroup.WithContext(ctx)
+	g, group := errgroup.WithContext(ctx)
 	g.SetLimit(im.Jobs)
 	for _, l := range im.layers {
 		g.Go(func() error {
-			if err := im.getLayer(ctx, l); err != nil {
+			if err := im.getLayer(group, l); err != nil {
 				return fmt.Errorf("%s of %s: %w", l, im.src, err)
 			}
 			return nil
 		})
 	}
 	err := g.Wait()
+	if err == nil {
+		err = im.fetchBlobs(ctx)
+	}
 	im.countLayers()
+	im.countBlobs()
 	return err
 }
 
@@ -321,7 +332,7 @@ func (im *importer) countLayers() {
 			r.Bytes.Reused += l.Descriptor.Size
 		default:
 			r.Layers.Fetched++
-			r.Bytes.Fetched += l.result.blobSize - l.resumed
+			r.Bytes.Fetched += l.result.blobSize - l.resumed + l.refetched
 			r.Bytes.Resumed += l.resumed
 			r.Objects.New += l.result.newObjects
 			r.Bytes.ObjectsNew += l.result.newBytes
@@ -394,12 +405,26 @@ func (im *importer) fetchFrom(ctx context.Context, l *importedLayer, d *download
 		j.stream = stream.NewWriter(im.report.Algorithm, stream.OCILayer, stream.WriterOptions{Scratch: im.s.Scratch})
 		defer func() { err = errors.Join(err, j.stream.Close()) }()
 	}
+	b := im.blobOf(l.Descriptor.Digest)
+	var keep *store.ObjectWriter
+	if b != nil && b.id.IsZero() {
+		if keep, err = im.s.NewObject(); err != nil {
+			return err
+		}
+		defer keep.Abort()
+		j.keep = keep
+	}
 	r, err := j.read(ctx, d, l.Descriptor.Size)
 	if err != nil {
 		return err
 	}
 	if err := checkClaims(l.Layer, r); err != nil {
 		return err
+	}
+	if keep != nil {
+		if err := im.took(b, keep); err != nil {
+			return err
+		}
 	}
 	if j.stream != nil {
 		if l.id, l.objects, err = storeStream(ctx, im.s, j.stream, r, doubtful); err != nil {

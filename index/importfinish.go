@@ -76,7 +76,7 @@ func (im *importer) writeImage(t *tree.Tree) error {
 // keepFetched names the layers that were read whole before an import failed, so that the next one need not fetch them.
 func (im *importer) keepFetched(ctx context.Context) error {
 	for _, l := range im.layers {
-		if l.result != nil {
+		if l.result != nil || l.refetched > 0 {
 			if err := im.s.Sync(); err != nil {
 				return err
 			}
@@ -105,7 +105,10 @@ func (im *importer) nameLayers(ctx context.Context) error {
 		}
 		l.dropPartial()
 	}
-	return im.replaceLayers(ctx)
+	if err := im.replaceLayers(ctx); err != nil {
+		return err
+	}
+	return im.nameBlobs(ctx)
 }
 
 // replaceLayers makes the streams of layers that are damaged, or have no entries, those that were found for them instead.
@@ -143,11 +146,15 @@ func (im *importer) nameDocuments(ctx context.Context, docs *documents) error {
 	if err != nil {
 		return err
 	}
+	movedBlobs, err := im.followBlobs(ctx)
+	if err != nil {
+		return err
+	}
 	stale, err := docs.stale(im.s)
 	if err != nil {
 		return err
 	}
-	if moved || stale {
+	if moved || movedBlobs || stale {
 		if docs, err = im.putAgain(docs); err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -124,7 +125,7 @@ func TestCutContents(t *testing.T) {
 	for _, size := range []int{65, 5000, 600_000, 3_000_000} {
 		tar := buildTar(t, fmt.Sprintf("file a size=%d", size))[:tarBlock+size/2]
 		for range 100 {
-			_, err := (&layerJob{hashers: h, to: h.to, alg: fsverity.SHA256}).read(context.Background(), newReader(tar), -1)
+			_, err := (&layerJob{hashers: h, to: h.to, alg: fsverity.SHA256}).read(context.Background(), bytes.NewReader(tar), -1)
 			checkError(t, err, []string{`tar entry 1, "a", at byte 0: read content: unexpected EOF`})
 		}
 		s := storetest.New(t, store.InitOptions{})

@@ -325,7 +325,7 @@ func (im *importer) fromStore(ctx context.Context, manifest digest.Digest) (bool
 		return false, nil
 	}
 	i, err := lookUp(im.s, manifest, im.Rules)
-	if err != nil || i == nil {
+	if err != nil || i == nil || im.KeepBlobs && !i.keepsBlobs() {
 		return false, err
 	}
 	if err := im.accept(ctx, manifest); err != nil {
@@ -375,7 +375,44 @@ func (im *importer) inspect(ctx context.Context, i *Info) (bool, error) {
 	if err != nil || len(lost) > 0 {
 		return false, im.doubt(err)
 	}
+	if kept, err := im.inspectBlobs(ctx, i); !kept || err != nil {
+		return false, im.doubt(err)
+	}
 	return im.inspectFiles(ctx, i)
+}
+
+// keepsBlobs tells whether all of an image's blobs are kept that are no tars.
+func (i *Info) keepsBlobs() bool {
+	return !slices.ContainsFunc(i.Layers, func(l LayerInfo) bool { return l.Blob != digest.Digest(l.DiffID) && l.Kept.IsZero() })
+}
+
+// inspectBlobs looks at the blobs that are kept of an image, and reads them if it is told to.
+func (im *importer) inspectBlobs(ctx context.Context, i *Info) (bool, error) {
+	seen := map[digest.Digest]bool{}
+	for _, l := range i.Layers {
+		if l.Kept.IsZero() || seen[l.Blob] {
+			continue
+		}
+		seen[l.Blob] = true
+		id, err := linkedTo(im.s, BlobEntry(l.Blob))
+		if err != nil || id != l.Kept {
+			return false, err
+		}
+		if good, err := looksKept(im.s, id, l.descriptor()); !good || err != nil {
+			return false, err
+		}
+		if im.Verify {
+			object, _ := keptObject(im.s, id, l.descriptor())
+			if err := im.readAll(ctx, []fsverity.Digest{id, object}); err != nil {
+				return false, err
+			}
+			if good, err := looksKept(im.s, id, l.descriptor()); !good || err != nil {
+				return false, err
+			}
+		}
+	}
+	im.report.Blobs = BlobCounts{Total: len(seen)}
+	return true, nil
 }
 
 // doubt leaves it to the import as a whole to restore what is damaged, and gives up what is known of the layers but for what
@@ -388,7 +425,7 @@ func (im *importer) doubt(err error) error {
 		im.report.Bytes.Fetched += l.refetched
 		im.named[l.DiffID] = l.id
 	}
-	im.layers = nil
+	im.layers, im.report.Blobs = nil, BlobCounts{}
 	return err
 }
 

@@ -28,6 +28,7 @@ type layerJob struct {
 	tell    func(n int64)  // compressed bytes read, for progress
 	abort   func()         // ends the reading of the blob, which may be waiting for a network; may be nil
 	tee     io.Writer      // gets the tar; may be nil
+	keep    io.Writer      // gets the blob; may be nil
 	forget  bool           // the entries are not wanted
 }
 

@@ -29,7 +29,8 @@ type blobReader struct {
 	n    int64
 	size int64 // announced; -1: not known
 	tell func(n int64)
-	err  error // for good: buffers drop an error that comes with bytes, and read on
+	keep io.Writer // gets what was read; may be nil
+	err  error     // for good: buffers drop an error that comes with bytes, and read on
 }
 
 func (b *blobReader) Read(p []byte) (int, error) {
@@ -43,6 +44,12 @@ func (b *blobReader) Read(p []byte) (int, error) {
 	}
 	b.n += int64(n)
 	b.hash.Write(p[:n])
+	if b.keep != nil && n > 0 {
+		if _, kerr := b.keep.Write(p[:n]); kerr != nil {
+			b.err = fmt.Errorf("keep blob: %w", kerr)
+			return 0, b.err
+		}
+	}
 	if b.tell != nil && n > 0 {
 		b.tell(int64(n))
 	}
@@ -71,7 +78,7 @@ type inflater struct {
 
 func startInflater(ctx context.Context, r io.Reader, size int64, j *layerJob) *inflater {
 	in := &inflater{
-		blob:   &blobReader{r: r, hash: sha256.New(), size: size, tell: j.tell},
+		blob:   &blobReader{r: r, hash: sha256.New(), size: size, tell: j.tell, keep: j.keep},
 		chunks: make(chan *chunk, 4),
 		limits: j.limits,
 		bounds: j.bounds,

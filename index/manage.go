@@ -1,16 +1,12 @@
 package index
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/flatroot/flatroot/fsverity"
 	"github.com/flatroot/flatroot/store"
 )
-
-func newReader(b []byte) io.Reader { return bytes.NewReader(b) }
 
 // Tag gives an image one more name. What the new name stood for before loses it.
 func Tag(s *store.Store, name, add string) error {
@@ -158,8 +154,13 @@ func visitObjects(s *store.Store, i *Info, imageObjects func(*Info, func(fsverit
 		}
 	}
 	for _, l := range i.Layers {
-		if err := visitStream(s, l.Stream, visit); err != nil {
-			return err
+		for _, id := range []fsverity.Digest{l.Stream, l.Kept} {
+			if id.IsZero() {
+				continue
+			}
+			if err := visitStream(s, id, visit); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -2,12 +2,14 @@ package index
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -18,16 +20,21 @@ import (
 	"github.com/flatroot/flatroot/store"
 )
 
-// Media types of Docker's schema 2, which has no zstd.
+// Compressions for a push that are none.
 const (
-	dockerManifest  = "application/vnd.docker.distribution.manifest.v2+json"
-	dockerLayer     = "application/vnd.docker.image.rootfs.diff.tar"
-	dockerLayerGzip = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+	// AsItWas sends the blobs that the image's manifest lists: those that were kept, those that the destination has or takes over
+	// from another repository, and tars that are not compressed there.
+	AsItWas = "original"
+	// AsCanBe does so as far as it can be done, and compresses all other layers with gzip.
+	AsCanBe = "auto"
 )
+
+// Compressions lists what PushOptions.Compression may be.
+func Compressions() []string { return []string{AsCanBe, AsItWas, gz, zst, plain} }
 
 // PushOptions are Push's.
 type PushOptions struct {
-	// Compression is that of the layers at the destination: "gzip" (the default), "zstd" or "none".
+	// Compression is that of the layers at the destination: one of Compressions; empty: AsCanBe.
 	Compression string
 	Progress    Progress
 }
@@ -39,11 +46,16 @@ type PushReport struct {
 	Config   digest.Digest `json:"config"`
 	Layers   LayerCounts   `json:"layers"` // reused: the destination has them; fetched: written
 	Bytes    int64         `json:"bytes"`  // written
+	// Originals are the layers whose blobs are those of the image's manifest, Mounted those of them that were taken over from
+	// another repository.
+	Originals int `json:"originals"`
+	Mounted   int `json:"mounted"`
+	// SameManifest: it is the one that the image has.
+	SameManifest bool `json:"same_manifest"`
 }
 
-// Push writes an image that the store has to a sink: the same layers, tar for tar, and the same config. Their blobs are
-// made anew, always the same way, so that the manifest is another one unless the layers were not compressed in the first
-// place and stay so.
+// Push writes an image that the store has to a sink: the same layers, tar for tar, and the same config. Blobs that are not sent
+// as they were are made anew, always the same way; then the manifest is another one.
 func Push(ctx context.Context, s *store.Store, i *Info, to oci.Sink, o PushOptions) (*PushReport, error) {
 	if i.Manifest == "" {
 		return nil, fmt.Errorf("%s was built from a dump: it has no layers that could be pushed", i.Name)
@@ -51,14 +63,14 @@ func Push(ctx context.Context, s *store.Store, i *Info, to oci.Sink, o PushOptio
 	if o.Progress == nil {
 		o.Progress = silent{}
 	}
-	var err error
-	if o.Compression, err = compressionFor(o.Compression, i.MediaType); err != nil {
+	p := &pusher{PushOptions: o, s: s, to: to, docker: i.MediaType == oci.MediaTypeDockerManifest}
+	if err := p.compression(i); err != nil {
 		return nil, err
 	}
-	p := &pusher{PushOptions: o, s: s, to: to, docker: i.MediaType == dockerManifest}
 	p.report = PushReport{Name: i.Name, Config: i.Config}
 	layers := make([]ocispec.Descriptor, len(i.Layers))
 	for n, l := range i.Layers {
+		var err error
 		if layers[n], err = p.layer(ctx, l); err != nil {
 			return nil, fmt.Errorf("push layer %d (%s): %w", n+1, l.DiffID, err)
 		}
@@ -66,33 +78,74 @@ func Push(ctx context.Context, s *store.Store, i *Info, to oci.Sink, o PushOptio
 	return p.documents(ctx, i, layers)
 }
 
-func compressionFor(c, manifestType string) (string, error) {
-	switch c {
-	case "":
-		return gz, nil
+// compression decides how layers are sent.
+func (p *pusher) compression(i *Info) error {
+	switch c := p.Compression; c {
+	case "", AsCanBe:
+		p.original = true
+		p.Compression = gz
+		// Of an image that was built here no manifest is anywhere yet that could stay the same.
+		p.from = manifestPlace(p.s, i.Manifest)
+	case AsItWas:
+		p.original, p.only = true, true
+		p.from = manifestPlace(p.s, i.Manifest)
 	case zst:
-		if manifestType == dockerManifest {
-			return "", errors.New("a Docker schema 2 image can't have zstd layers: use gzip or none")
+		if p.docker {
+			return errors.New("a Docker schema 2 image can't have zstd layers: use gzip or none")
 		}
-		return c, nil
 	case gz, plain:
-		return c, nil
+	default:
+		return fmt.Errorf("unknown compression %q: use one of %s", c, strings.Join(Compressions(), ", "))
 	}
-	return "", fmt.Errorf("unknown compression %q: use gzip, zstd or none", c)
+	return nil
+}
+
+// manifestPlace is where a manifest came from; nil: it was built, or nobody knows.
+func manifestPlace(s *store.Store, d digest.Digest) *oci.Reference {
+	o, err := ManifestOrigin(s, d)
+	if err != nil {
+		return nil
+	}
+	return parsedPlace(o)
+}
+
+func parsedPlace(o Origin) *oci.Reference {
+	ref, err := oci.ParseReference(o.Repository)
+	if err != nil {
+		return nil
+	}
+	return &ref
 }
 
 type pusher struct {
 	PushOptions
-	s      *store.Store
-	to     oci.Sink
-	docker bool
-	report PushReport
+	s        *store.Store
+	to       oci.Sink
+	docker   bool
+	original bool           // blobs are sent as they were if they can be had
+	only     bool           // or nothing is
+	from     *oci.Reference // where the manifest came from
+	report   PushReport
 }
 
 func (p *pusher) layer(ctx context.Context, l LayerInfo) (ocispec.Descriptor, error) {
 	p.report.Layers.Total++
+	if p.original {
+		sent, err := p.asItWas(ctx, l)
+		if err != nil {
+			return ocispec.Descriptor{}, err
+		}
+		if sent {
+			p.report.Originals++
+			return l.descriptor(), nil
+		}
+		if p.only {
+			return ocispec.Descriptor{}, fmt.Errorf("its blob %s was not kept, and the destination does not have it: "+
+				"pull the image with --keep-blobs, or have the layer compressed anew", l.Blob)
+		}
+	}
 	if p.Compression == plain {
-		return p.plainLayer(ctx, l)
+		return p.plainLayer(ctx, l, p.layerType())
 	}
 	tell := p.Progress.Start(oci.Layer{DiffID: l.DiffID, Descriptor: ocispec.Descriptor{Digest: l.Blob, Size: l.TarSize}})
 	blob, err := p.s.Scratch()
@@ -107,10 +160,69 @@ func (p *pusher) layer(ctx context.Context, l LayerInfo) (ocispec.Descriptor, er
 	if tell != nil {
 		tell(0)
 	}
-	return desc, p.put(ctx, desc, func() (io.ReadCloser, error) {
-		_, err := blob.Seek(0, io.SeekStart)
-		return io.NopCloser(blob), err
-	})
+	_, err = blob.Seek(0, io.SeekStart)
+	if err != nil {
+		return desc, err
+	}
+	return desc, p.put(ctx, desc, blob)
+}
+
+// asItWas has the destination get the very blob of a layer, if that can be had; false: it can't.
+func (p *pusher) asItWas(ctx context.Context, l LayerInfo) (bool, error) {
+	isTar := l.Blob == digest.Digest(l.DiffID)
+	if isTar && p.from == nil && !p.only {
+		return false, nil
+	}
+	desc := l.descriptor()
+	if has, err := p.reused(ctx, desc); has || err != nil {
+		return has, err
+	}
+	if mounted, err := p.mounted(ctx, l); mounted || err != nil {
+		return mounted, err
+	}
+	switch {
+	case isTar:
+		_, err := p.plainLayer(ctx, l, l.MediaType)
+		return true, err
+	case l.Kept.IsZero():
+		return false, nil
+	}
+	f, err := openKept(p.s, l.Kept, desc)
+	if err != nil {
+		return false, fmt.Errorf("the blob that was kept can't be read (flatroot pull and flatroot fsck --repair fetch it anew, --compress=gzip does without): %w", err)
+	}
+	defer f.Close()
+	tell := p.Progress.Start(oci.Layer{DiffID: l.DiffID, Descriptor: desc})
+	err = p.send(ctx, desc, &tellReader{ReadSeeker: f, tell: tell})
+	if tell != nil {
+		tell(0)
+	}
+	return true, err
+}
+
+// mounted has the destination take a blob over from where its layer or its manifest came from.
+func (p *pusher) mounted(ctx context.Context, l LayerInfo) (bool, error) {
+	m, ok := p.to.(oci.Mounter)
+	if !ok {
+		return false, nil
+	}
+	places := []*oci.Reference{p.from}
+	if o, err := LayerOrigin(p.s, l.DiffID); err == nil && o.Blob == l.Blob {
+		places = append(places, parsedPlace(o))
+	}
+	for _, from := range places {
+		if from == nil {
+			continue
+		}
+		if ok, err := m.MountBlob(ctx, l.descriptor(), *from); ok || err != nil {
+			if ok {
+				p.report.Layers.Reused++
+				p.report.Mounted++
+			}
+			return ok, err
+		}
+	}
+	return false, nil
 }
 
 // compress writes a layer's blob to a file.
@@ -159,9 +271,9 @@ func compressor(c string, w io.Writer) (io.WriteCloser, error) {
 func (p *pusher) layerType() string {
 	switch {
 	case p.docker && p.Compression == plain:
-		return dockerLayer
+		return oci.MediaTypeDockerLayer
 	case p.docker:
-		return dockerLayerGzip
+		return oci.MediaTypeDockerLayerGzip
 	case p.Compression == plain:
 		return ocispec.MediaTypeImageLayer
 	case p.Compression == zst:
@@ -171,34 +283,39 @@ func (p *pusher) layerType() string {
 }
 
 // plainLayer pushes a tar as it is; its digest is known.
-func (p *pusher) plainLayer(ctx context.Context, l LayerInfo) (ocispec.Descriptor, error) {
-	desc := ocispec.Descriptor{MediaType: p.layerType(), Digest: digest.Digest(l.DiffID), Size: l.TarSize}
+func (p *pusher) plainLayer(ctx context.Context, l LayerInfo, mediaType string) (ocispec.Descriptor, error) {
+	desc := ocispec.Descriptor{MediaType: mediaType, Digest: digest.Digest(l.DiffID), Size: l.TarSize}
 	tell := p.Progress.Start(oci.Layer{DiffID: l.DiffID, Descriptor: desc})
-	err := p.put(ctx, desc, func() (io.ReadCloser, error) {
+	tar := &reopener{open: func() (io.ReadCloser, error) {
 		r, w := io.Pipe()
-		go func() { w.CloseWithError(WriteTar(ctx, p.s, l.DiffID, tellWriter{w, tell})) }()
+		go func() { w.CloseWithError(WriteTar(ctx, p.s, l.DiffID, w)) }()
 		return r, nil
-	})
+	}}
+	defer tar.Close()
+	err := p.put(ctx, desc, &tellReader{ReadSeeker: tar, tell: tell})
 	if tell != nil {
 		tell(0)
 	}
 	return desc, err
 }
 
-func (p *pusher) put(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
-	has, err := p.to.HasBlob(ctx, desc)
-	if err != nil {
+// put sends a layer's blob unless the destination has it.
+func (p *pusher) put(ctx context.Context, desc ocispec.Descriptor, r io.ReadSeeker) error {
+	if has, err := p.reused(ctx, desc); has || err != nil {
 		return err
 	}
+	return p.send(ctx, desc, r)
+}
+
+func (p *pusher) reused(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
+	has, err := p.to.HasBlob(ctx, desc)
 	if has {
 		p.report.Layers.Reused++
-		return nil
 	}
-	r, err := open()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
+	return has, err
+}
+
+func (p *pusher) send(ctx context.Context, desc ocispec.Descriptor, r io.ReadSeeker) error {
 	if err := p.to.PutBlob(ctx, desc, r); err != nil {
 		return err
 	}
@@ -220,11 +337,15 @@ func (p *pusher) documents(ctx context.Context, i *Info, layers []ocispec.Descri
 			return nil, err
 		}
 	}
-	if err := p.to.PutBlob(ctx, m.Config, newReader(i.ConfigRaw)); err != nil {
+	has, err := p.to.HasBlob(ctx, m.Config)
+	if err == nil && !has {
+		err = p.to.PutBlob(ctx, m.Config, bytes.NewReader(i.ConfigRaw))
+	}
+	if err != nil {
 		return nil, fmt.Errorf("push config: %w", err)
 	}
 	desc := describe(i.MediaType, raw)
-	p.report.Manifest = desc.Digest
+	p.report.Manifest, p.report.SameManifest = desc.Digest, desc.Digest == i.Manifest
 	if err := p.to.PutManifest(ctx, raw, desc); err != nil {
 		return nil, fmt.Errorf("push manifest: %w", err)
 	}

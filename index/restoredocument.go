@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/flatroot/flatroot/fsverity"
 	"github.com/flatroot/flatroot/oci"
@@ -244,7 +245,20 @@ func (r *documentRestoring) manifestRefs() ([]stream.NamedRef, error) {
 			refs = append(refs, o)
 		}
 	}
-	return refs, nil
+	return append(refs, r.keptBlobs(doc.Layers)...), nil
+}
+
+// keptBlobs are references to the blobs that are kept of the manifest: those that it has had, or if that can't be read, all
+// that there are.
+func (r *documentRestoring) keptBlobs(layers []ocispec.Descriptor) []stream.NamedRef {
+	refs := storedBlobRefs(r.s, layers)
+	if r.old == nil {
+		return refs
+	}
+	return slices.DeleteFunc(refs, func(ref stream.NamedRef) bool {
+		_, had := refNamed(r.old.refs, ref.Name)
+		return !had
+	})
 }
 
 // inOrder sorts references to layers by the order that the config has them in, if that can be read. An import stores them

@@ -179,10 +179,21 @@ type Sink interface {
 	// HasBlob tells whether the blob need not be put.
 	HasBlob(ctx context.Context, desc ocispec.Descriptor) (bool, error)
 	// PutBlob stores a blob and compares digest and size with desc. Putting
-	// a blob that is there is success, and may leave r unread.
+	// a blob that is there is success, and may leave r unread. If r is an
+	// io.Seeker too, a sink that has been cut off may go back in it; the blob
+	// begins where r is when it is given.
 	PutBlob(ctx context.Context, desc ocispec.Descriptor, r io.Reader) error
 	// PutManifest stores a manifest or image index, after everything that it
 	// lists, and gives it the sink's name.
 	PutManifest(ctx context.Context, raw []byte, desc ocispec.Descriptor) error
 	Close() error
+}
+
+// Mounter is a Sink that may have a blob without it being sent: another image
+// at the same place has it.
+type Mounter interface {
+	Sink
+	// MountBlob takes a blob over from the place that another image is at, and
+	// tells whether that could be done. If not, it is still to be put.
+	MountBlob(ctx context.Context, desc ocispec.Descriptor, from Reference) (bool, error)
 }

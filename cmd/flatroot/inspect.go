@@ -68,7 +68,7 @@ func runInspect(c console, name string, stdout io.Writer) error {
 func inspect(s *store.Store, i *index.Info) (*inspection, error) {
 	n := &inspection{imageLine: imageLineOf(i), LayerList: []layerLine{}, Manifest: i.ManifestRaw, ConfigJSON: i.ConfigRaw}
 	for _, l := range i.Layers {
-		n.LayerList = append(n.LayerList, layerLine{l.DiffID, l.Blob, l.BlobSize, l.MediaType, l.Stream, l.TarSize, l.Objects, []string{i.Name}})
+		n.LayerList = append(n.LayerList, layerLineOf(l, i.Name))
 	}
 	var err error
 	if i.Manifest != "" {

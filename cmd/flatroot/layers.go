@@ -36,7 +36,12 @@ type layerLine struct {
 	Stream    fsverity.Digest `json:"stream"`
 	TarBytes  int64           `json:"tar_bytes"`
 	Objects   int             `json:"objects"`
+	BlobKept  bool            `json:"blob_kept"`
 	Images    []string        `json:"images"`
+}
+
+func layerLineOf(l index.LayerInfo, images ...string) layerLine {
+	return layerLine{l.DiffID, l.Blob, l.BlobSize, l.MediaType, l.Stream, l.TarSize, l.Objects, !l.Kept.IsZero(), images}
 }
 
 func (l *layerLine) row() []string {
@@ -78,9 +83,10 @@ func listLayers(s *store.Store, name string) ([]*layerLine, error) {
 		for _, l := range i.Layers {
 			line := all[l.DiffID]
 			if line == nil {
-				line = &layerLine{l.DiffID, l.Blob, l.BlobSize, l.MediaType, l.Stream, l.TarSize, l.Objects, nil}
+				line = new(layerLineOf(l))
 				all[l.DiffID] = line
 			}
+			line.BlobKept = line.BlobKept || !l.Kept.IsZero()
 			if !slices.Contains(line.Images, i.Name) {
 				line.Images = append(line.Images, i.Name)
 			}

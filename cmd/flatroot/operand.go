@@ -112,17 +112,24 @@ func sourceHint(path string) string {
 	return fmt.Sprintf("`flatroot build %s` makes an image of the directory", path)
 }
 
-// openSink opens the place that an image is pushed to.
-func openSink(ctx context.Context, ref oci.Reference) (oci.Sink, error) {
+// openSink opens the place that an image of this name is pushed to. told hears of what a registry is asked once more.
+func openSink(ctx context.Context, ref oci.Reference, name string, told func(registry.Notice)) (oci.Sink, error) {
 	switch ref.Transport {
 	case oci.OCI:
 		return layout.Create(ctx, ref)
 	case oci.OCIArchive:
 		return archive.Create(ctx, ref)
+	case oci.Docker:
+		return registry.OpenSink(ref, registry.Options{UserAgent: "flatroot/" + version, Told: told})
+	case oci.ContainersStorage:
+		return nil, &usageError{
+			command: "push", msg: fmt.Sprintf("%s can't be written to: it belongs to the library that podman uses", ref),
+			hint: fmt.Sprintf("push to a layout, then have skopeo bring it there: flatroot push %s oci:DIR:TAG && skopeo copy oci:DIR:TAG %s", name, ref),
+		}
 	}
 	return nil, &usageError{
 		command: "push", msg: fmt.Sprintf("this version can't push to %s", ref),
-		hint: "oci:DIR[:NAME] is an OCI layout, oci-archive:FILE[:NAME] one in a tar",
+		hint: "docker://HOST/REPOSITORY[:TAG] is a registry, oci:DIR[:NAME] an OCI layout, oci-archive:FILE[:NAME] one in a tar",
 	}
 }
 

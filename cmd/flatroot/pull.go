@@ -31,6 +31,8 @@ Everything is hashed here, and compared with what manifest and config claim. A l
 
 What the store has of the image is looked at: what is missing of it, has another length, or was noted as damaged by fsck is restored, and of a layer no more read than that takes. With --verify all of it is read, and whatever is not what its name says restored.
 
+With --keep-blobs the blobs of layers, compressed as they are, stay in the store beside the files, so that push can send the very same image on, under the same manifest digest. They are written while the layers are read, and live as long as an image that they were kept for. Of a layer that the store has already the blob has to be fetched. Layers that are not compressed need no blob: push makes their tars anew, bit for bit.
+
 The name in the store is the reference's own name and tag unless --name gives another. An image that had the name before loses it.
 
 Of several SOURCEs one is pulled after the other, and each has its name as soon as it is there. One that can't be pulled does not keep the others out.
@@ -40,6 +42,7 @@ Of several SOURCEs one is pulled after the other, and each has its name as soon 
 			&cli.StringFlag{Name: "name", Usage: "name the image `NAME` in the store"},
 			&cli.StringFlag{Name: "expect", Usage: "fail, and name nothing, unless the image has this `DIGEST`"},
 			&cli.IntFlag{Name: "jobs", Usage: "read `N` layers at once", Value: index.DefaultJobs},
+			&cli.BoolFlag{Name: "keep-blobs", Usage: "keep compressed layers as they are, for a push with the same manifest"},
 			&cli.BoolFlag{Name: "verify", Usage: "read and hash all that the store has of the image, and restore what is damaged"},
 		}, append(verifyFlags(), readingFlags()...)...),
 		examples: []example{
@@ -69,12 +72,13 @@ type pullOptions struct {
 	expect  fsverity.Digest
 	verify  bool
 	jobs    int
+	keep    bool // blobs
 	verifying
 	reading
 }
 
 func pullOptionsOf(v *invocation) (o pullOptions, err error) {
-	o = pullOptions{sources: v.Args().Slice(), name: v.String("name"), verify: v.Bool("verify"), jobs: v.Int("jobs")}
+	o = pullOptions{sources: v.Args().Slice(), name: v.String("name"), verify: v.Bool("verify"), jobs: v.Int("jobs"), keep: v.Bool("keep-blobs")}
 	if o.reading, err = v.reading(); err != nil {
 		return o, err
 	}
@@ -145,7 +149,7 @@ func pullWith(ctx context.Context, c console, s *store.Store, o pullOptions, sou
 	defer src.Close()
 	options := o.options()
 	options.Name, options.Expect, options.Jobs, options.Progress = o.name, o.expect, o.jobs, m
-	options.Verify, options.ImageObjects = o.verify, imageObjects
+	options.Verify, options.ImageObjects, options.KeepBlobs = o.verify, imageObjects, o.keep
 	options.Accept = o.accept(c, ref, src)
 	if options.Name == "" {
 		options.Name = ref.Name()
@@ -201,6 +205,9 @@ func printReport(c console, stdout io.Writer, r *index.Report) error {
 		c.talk("%s: %s, %d of them fetched (%s); %s new (%s) of %s; the image has %s",
 			r.Name, counted(r.Layers.Total, "layer"), r.Layers.Fetched, fetched,
 			counted(r.Objects.New, "object"), size(r.Bytes.ObjectsNew), counted(r.Objects.Total, "object"), size(r.ImageBytes))
+		if b := r.Blobs; b.New > 0 {
+			c.talk("%s: kept %s as they are, %d of them new (%s)", r.Name, counted(b.Total, "blob"), b.New, size(b.BytesNew))
+		}
 		if h := r.Healed; h.Any() {
 			c.talk("%s: restored %s, %s and %s that were damaged or missing", r.Name,
 				counted(h.Objects, "object"), counted(h.Streams, "stream"), counted(h.Images, "image"))

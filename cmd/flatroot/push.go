@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -15,23 +17,29 @@ import (
 func pushCommand() *command {
 	return &command{
 		name: "push", args: "NAME DEST", min: 2, max: 2,
-		usage: "write an image to an OCI layout or archive",
-		about: `Writes an image: the same layers, bit for bit the same tars, so that their diffIDs and the image's digest are the same wherever it is pulled. Layers are compressed anew, always in the same way, so the manifest may get another digest; it is printed.
+		usage: "write an image to a registry, an OCI layout or an archive",
+		about: `Writes an image: the same layers, bit for bit the same tars, so that their diffIDs and the image's digest are the same wherever it is pulled. The digest of the manifest at the destination is printed.
 
-DEST is oci:DIR[:NAME] or oci-archive:FILE[:NAME]. A layout is made if it is not there, and keeps the images that it has by other names; blobs that it has are not written again. An archive, a tar of a layout, holds the one image: it is written beside FILE and takes its place when it is whole. One that has other images is not replaced.`,
+DEST is docker://HOST/REPOSITORY[:TAG] for a registry, oci:DIR[:NAME] for an OCI layout or oci-archive:FILE[:NAME]. Blobs that are there are not written again, and a registry is asked to take over from another of its repositories what came from there. A layout is made if it is not there, and keeps the images that it has by other names. An archive, a tar of a layout, holds the one image: it is written beside FILE and takes its place when it is whole. One that has other images is not replaced. With a digest, docker://HOST/REPOSITORY[:TAG]@DIGEST, only a manifest of that digest is written. Credentials are those that docker login and podman login leave.
+
+The manifest stays the same, with its digest, where all layers can be sent as they were: those that pull --keep-blobs has kept, those that the destination has, and tars that are not compressed. All others are compressed anew, always in the same way, and the manifest gets another digest; --compress=original refuses instead.
+
+A blob on its way to a registry that is cut off goes on from where the registry has it, after a pause that becomes longer; after six failures in a row the push fails. The manifest comes last, so that a push that fails leaves the tag as it was.
+
+An image can't be written to containers-storage: directly, as that belongs to the library that podman uses; go by a layout: flatroot push NAME oci:DIR:TAG, then skopeo copy oci:DIR:TAG containers-storage:NAME:TAG.`,
 		flags: []cli.Flag{
-			&cli.StringFlag{Name: "compress", Value: "gzip", Usage: "compress layers by `HOW`: gzip, zstd or none"},
+			&cli.StringFlag{Name: "compress", Value: index.AsCanBe, Usage: "send layers by `HOW`: original (as they were), gzip, zstd, none, or auto, which is original where it can be and else gzip"},
 		},
 		examples: []example{
+			{"an image to a registry", "flatroot push web docker://registry.example.com/team/web:v2"},
 			{"an image as a directory that other tools read", "flatroot push web oci:web-layout:latest"},
 			{"as one file", "flatroot push web oci-archive:web.tar:latest"},
+			{"from one registry to another with the same manifest", "flatroot pull --keep-blobs docker://docker.io/library/debian:13 && flatroot push debian:13 --compress original docker://registry.example.com/debian:13"},
 		},
 		run: func(ctx context.Context, v *invocation) error {
 			o := index.PushOptions{Compression: v.String("compress")}
-			switch o.Compression {
-			case "gzip", "zstd", "none":
-			default:
-				return v.usagef("--compress=%s: want gzip, zstd or none", o.Compression)
+			if !slices.Contains(index.Compressions(), o.Compression) {
+				return v.usagef("--compress=%s: want one of %s", o.Compression, strings.Join(index.Compressions(), ", "))
 			}
 			return runPush(ctx, v.console, v.Args().Get(0), v.Args().Get(1), o, v.stdout)
 		},
@@ -52,12 +60,13 @@ func runPush(ctx context.Context, c console, name, dest string, o index.PushOpti
 	if err != nil {
 		return err
 	}
-	sink, err := openSink(ctx, ref)
+	m := c.startProgress()
+	sink, err := openSink(ctx, ref, name, m.note)
 	if err != nil {
+		m.stop()
 		return err
 	}
 	defer func() { err = errors.Join(err, sink.Close()) }()
-	m := c.startProgress()
 	o.Progress = m
 	r, err := index.Push(ctx, s, i, sink, o)
 	m.stop()
@@ -68,8 +77,27 @@ func runPush(ctx context.Context, c console, name, dest string, o index.PushOpti
 		return printJSON(stdout, r)
 	}
 	if c.progress != progressNone {
-		c.talk("%s: %s, %d of them written (%s)", r.Name, counted(r.Layers.Total, "layer"), r.Layers.Fetched, size(r.Bytes))
+		c.talk("%s", pushed(r))
 	}
 	_, err = fmt.Fprintln(stdout, r.Manifest)
 	return err
+}
+
+// pushed says what a push did.
+func pushed(r *index.PushReport) string {
+	text := fmt.Sprintf("%s: %s, %d of them written (%s)", r.Name, counted(r.Layers.Total, "layer"), r.Layers.Fetched, size(r.Bytes))
+	if r.Mounted > 0 {
+		text += fmt.Sprintf(", %d taken over from another repository", r.Mounted)
+	}
+	if r.SameManifest {
+		return text + "; the manifest is the one that the image has"
+	}
+	return text + fmt.Sprintf("; the manifest is another one, as %s not sent as they were", wereNot(r.Layers.Total-r.Originals))
+}
+
+func wereNot(n int) string {
+	if n == 1 {
+		return "1 layer was"
+	}
+	return fmt.Sprintf("%d layers were", n)
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +15,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/flatroot/flatroot/mount/fuse/keeper"
@@ -48,6 +51,9 @@ func (m inOwnMounts) Run() int {
 // TestScripts runs the scripts of tests/script, each in a directory of its own with a store yet to be made.
 func TestScripts(t *testing.T) {
 	helper := sync.OnceValues(func() (string, error) { return buildHelper(t.TempDir()) })
+	// A registry of the scripts' own, for those that want one.
+	images := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(images.Close)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "../../tests/script",
 		Condition:           testenv.Condition,
@@ -57,6 +63,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("FLATROOT_STORE", filepath.Join(e.WorkDir, "store"))
 			e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
+			e.Setenv("REGISTRY", strings.TrimPrefix(images.URL, "http://"))
 			e.Setenv("FLATROOT_PEERS", os.Getenv("FLATROOT_PEERS"))
 			dir, err := helper()
 			e.Setenv("PATH", e.Getenv("PATH")+string(filepath.ListSeparator)+dir)

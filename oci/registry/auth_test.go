@@ -50,7 +50,7 @@ type tokenAuth struct {
 	uses           int64 // how often a token is good; 0: for ever
 	anonymous      bool  // tokens for everybody
 	issued, served atomic.Int64
-	scope          atomic.Value
+	scope, scopes  atomic.Value // the first one, and all of them
 }
 
 func (a *tokenAuth) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -76,6 +76,7 @@ func (a *tokenAuth) token(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.scope.Store(r.URL.Query().Get("scope"))
+	a.scopes.Store(r.URL.Query()["scope"])
 	a.served.Store(0)
 	_ = json.NewEncoder(w).Encode(map[string]any{"token": fmt.Sprintf("token-%d", a.issued.Add(1)), "expires_in": 60})
 }

@@ -44,6 +44,20 @@ func findPlaces(ref oci.Reference, path string) ([]place, error) {
 	return places, nil
 }
 
+// pushPlace says where an image is written to: mirrors are for reading, and another location of a registry too.
+func pushPlace(ref oci.Reference, path string) (place, error) {
+	found, err := sysregistriesv2.FindRegistry(&types.SystemContext{SystemRegistriesConfPath: path}, ref.Host+"/"+ref.Repository)
+	switch {
+	case err != nil:
+		return place{}, fmt.Errorf("look into registries.conf: %w", err)
+	case found == nil:
+		return place{ref: ref}, nil
+	case found.Blocked:
+		return place{}, errBlocked
+	}
+	return place{ref: ref, insecure: found.Insecure}, nil
+}
+
 // asNamed is a reference as the library has it. Of tag and digest the digest decides, as it does for us.
 func asNamed(ref oci.Reference) (reference.Named, error) {
 	named, err := reference.ParseNamed(ref.Host + "/" + ref.Repository)

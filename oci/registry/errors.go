@@ -51,6 +51,10 @@ func (e *HTTPError) hint() string {
 		return login + "; if you have, the credentials are wrong or have expired"
 	case e.Status == http.StatusForbidden:
 		return "these credentials don't allow it, or none were found: " + login
+	case e.Status == http.StatusNotFound && (e.Method == http.MethodPatch || strings.Contains(e.URL, "/blobs/uploads/") && e.Method != http.MethodPost):
+		return "the registry has forgotten what was sent"
+	case e.Status == http.StatusNotFound && (e.Method == http.MethodPost || e.Method == http.MethodPut):
+		return "there is no such repository, and the registry makes none for what is pushed: make it first, or " + login
 	case e.Status == http.StatusNotFound:
 		return "there is no such image, or it is private: check the name, or " + login
 	case e.Status == http.StatusTooManyRequests && e.RetryAfter > 0:

@@ -83,9 +83,18 @@ func (p *patience) gain(n int) {
 
 // wait pauses before another try, or returns an error if there is no use in one.
 func (p *patience) wait(ctx context.Context, what string, err error) error {
-	p.tries++
 	after, passing := mayPass(err)
-	if ctx.Err() != nil || !passing {
+	if !passing {
+		p.tries++
+		return err
+	}
+	return p.rest(ctx, what, err, after)
+}
+
+// rest pauses before another try of what has failed for whatever reason, or returns an error if it has failed too often.
+func (p *patience) rest(ctx context.Context, what string, err error, after time.Duration) error {
+	p.tries++
+	if ctx.Err() != nil {
 		return err
 	}
 	pause := max(after, p.pause())
@@ -166,7 +175,7 @@ func isFinal(err error) bool {
 // isNetwork knows failures of a connection.
 func isNetwork(err error) bool {
 	for _, known := range []error{
-		errStalled, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE,
+		errStalled, errNotAsFar, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE,
 		syscall.ETIMEDOUT, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ENETDOWN,
 	} {
 		if errors.Is(err, known) {

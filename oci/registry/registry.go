@@ -1,11 +1,12 @@
 // Package registry reads images from registries that speak the OCI
-// distribution specification, which is Docker's registry API, version 2.
+// distribution specification, which is Docker's registry API, version 2, and
+// writes them there.
 //
 // github.com/google/go-containerregistry does the authentication: it asks
 // the registry for its challenge, fetches tokens and renews them when they
-// expire. Manifests and blobs are fetched by our own requests over its
-// RoundTripper, as its own blob reader can't be told where to begin and how
-// to go on.
+// expire. Manifests and blobs are fetched and sent by our own requests over
+// its RoundTripper, as its own blob reader can't be told where to begin and
+// how to go on, and its writer begins a blob anew when it is cut off.
 //
 // Invariants:
 //
@@ -20,6 +21,9 @@
 //   - What fails for a reason that may pass is tried again, within bounds; a
 //     blob that breaks off goes on where it was. What the other side says for
 //     good, and what does not fit its digest, is not asked again.
+//   - Of a blob that is sent no more is in memory than a buffer of the
+//     transport's, unless it has at most 1 MiB; and none is finished whose
+//     bytes are not what its descriptor says.
 //   - Text of the other side's gets into errors short and without control
 //     characters, and addresses without their query, where signatures are.
 package registry
@@ -28,6 +32,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -43,9 +48,10 @@ import (
 	"github.com/flatroot/flatroot/oci"
 )
 
-// Options of a Source. The zero value is what users want.
+// Options of a Source or Sink. The zero value is what users want.
 type Options struct {
-	// Platform to take from an image index. Zero is this machine's.
+	// Platform to take from an image index. Zero is this machine's. A Sink has
+	// no use for it.
 	Platform oci.Platform
 	// Insecure allows plain HTTP to any host. Certificates are checked
 	// wherever there are some.
@@ -70,7 +76,7 @@ type Timeouts struct {
 	Connect time.Duration // to connect; 30 s
 	TLS     time.Duration // for the TLS handshake; 15 s
 	Header  time.Duration // from request to response header; 60 s
-	Stall   time.Duration // without a byte of a body; 60 s
+	Stall   time.Duration // without a byte of a body, in either direction; 60 s
 }
 
 // answer bounds the whole way to the header of an answer: what the library asks a registry and a token server about
@@ -91,6 +97,18 @@ func (t Timeouts) fill() Timeouts {
 		}
 	}
 	return t
+}
+
+// fill puts in the defaults.
+func (o Options) fill() Options {
+	o.Timeouts, o.Retry = o.Timeouts.fill(), o.Retry.fill()
+	if o.UserAgent == "" {
+		o.UserAgent = "flatroot"
+	}
+	if o.Keychain == nil {
+		o.Keychain = NewKeychain()
+	}
+	return o
 }
 
 // repository is a place in a registry, and how to speak to it.
@@ -125,13 +143,7 @@ var (
 
 // Open prepares to read a docker:// reference. Nothing is sent yet.
 func Open(ref oci.Reference, o Options) (*Source, error) {
-	o.Timeouts, o.Retry = o.Timeouts.fill(), o.Retry.fill()
-	if o.UserAgent == "" {
-		o.UserAgent = "flatroot"
-	}
-	if o.Keychain == nil {
-		o.Keychain = NewKeychain()
-	}
+	o = o.fill()
 	places, err := findPlaces(ref, o.RegistriesConf)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", ref, err)
@@ -181,6 +193,16 @@ func (s *repository) session(ctx context.Context) (*http.Client, error) {
 	if s.client != nil {
 		return s.client, nil
 	}
+	client, err := s.authenticate(ctx, s.repo.Scope(s.scope))
+	if err == nil {
+		s.client = client
+	}
+	return client, err
+}
+
+// authenticate asks the registry how to authenticate, and does so for what is
+// going to be done.
+func (s *repository) authenticate(ctx context.Context, scopes ...string) (*http.Client, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -191,12 +213,11 @@ func (s *repository) session(ctx context.Context) (*http.Client, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer s.mustAnswer(cancel)()
-	rt, err := transport.NewWithContext(ctx, s.repo.Registry, auth, s.base, []string{s.repo.Scope(s.scope)})
+	rt, err := transport.NewWithContext(ctx, s.repo.Registry, auth, s.base, scopes)
 	if err != nil {
 		return nil, s.explain(err, context.Cause(ctx))
 	}
-	s.client = &http.Client{Transport: rt, CheckRedirect: s.checkRedirect}
-	return s.client, nil
+	return &http.Client{Transport: rt, CheckRedirect: s.checkRedirect}, nil
 }
 
 // mustAnswer ends a request if it takes too long to its answer, unless it is stopped before.
@@ -232,15 +253,39 @@ func (s *repository) send(ctx context.Context, method, url string, header http.H
 	if err != nil {
 		return nil, err
 	}
+	return s.exchange(ctx, client, request{method: method, url: url, header: header}, want...)
+}
+
+// request is what a registry is asked. A body is opened once for each time
+// that it is sent: authentication and redirects may take several.
+type request struct {
+	method, url string
+	header      http.Header
+	size        int64 // bytes of the body
+	body        func(stalled func(error)) io.ReadCloser
+}
+
+// exchange sends a request and returns a response of one of these statuses, to
+// be closed. Any other status is an *HTTPError.
+func (s *repository) exchange(ctx context.Context, client *http.Client, q request, want ...int) (*response, error) {
 	// A context of its own ends the request when its body stalls.
 	ctx, cancel := context.WithCancelCause(ctx)
-	req, err := http.NewRequestWithContext(ctx, method, url, nil)
+	req, err := http.NewRequestWithContext(ctx, q.method, q.url, nil)
 	if err != nil {
 		cancel(nil)
 		return nil, err
 	}
-	req.Header = header
-	stop := s.mustAnswer(cancel)
+	if req.Header = q.header; req.Header == nil {
+		req.Header = http.Header{}
+	}
+	stop := func() bool { return true }
+	if q.body == nil {
+		stop = s.mustAnswer(cancel)
+	} else { // which takes as long as it takes, but has a clock itself
+		req.ContentLength = q.size
+		req.Body = http.NoBody // baseTransport opens the one that is sent
+		req.GetBody = func() (io.ReadCloser, error) { return q.body(cancel), nil }
+	}
 	resp, err := client.Do(req)
 	if stop(); err != nil {
 		err = s.explain(err, context.Cause(ctx))

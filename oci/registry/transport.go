@@ -60,7 +60,9 @@ func newBase(o Options, anyCertificate bool) *baseTransport {
 // errPlainHTTP is why plain HTTP isn't spoken.
 var errPlainHTTP = errors.New("plain HTTP is only spoken to this machine; allow it by insecure = true for this registry in registries.conf")
 
-// RoundTrip refuses plain HTTP to other machines and says who is asking.
+// RoundTrip refuses plain HTTP to other machines and says who is asking. A body
+// that can be had anew is: when a request is sent again with another token,
+// the first body has been read.
 func (t *baseTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != "https" && !t.insecure && !isLocal(req.URL.Host) {
 		if req.Body != nil {
@@ -71,6 +73,14 @@ func (t *baseTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
 	req = req.Clone(ctx)
 	req.Header.Set("User-Agent", t.userAgent)
+	if req.GetBody != nil {
+		_ = req.Body.Close() // nothing of it is needed
+		var err error
+		if req.Body, err = req.GetBody(); err != nil {
+			cancel(nil)
+			return nil, err
+		}
+	}
 	resp, err := t.inner.RoundTrip(req)
 	if err != nil {
 		cancel(nil)
@@ -109,6 +119,10 @@ func isLocal(hostport string) bool {
 // headers, keeps them for hosts below the first one's domain.
 func (s *repository) checkRedirect(req *http.Request, via []*http.Request) error {
 	last := via[len(via)-1]
+	if req.Method != last.Method {
+		// What has a body would become a GET, and its answer look like success.
+		return fmt.Errorf("a redirect makes a %s of a %s", req.Method, last.Method)
+	}
 	if len(via) >= maxRedirects {
 		return fmt.Errorf("more than %d redirects", maxRedirects)
 	}

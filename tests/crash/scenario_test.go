@@ -51,6 +51,8 @@ func scenarios() []scenario {
 			name: "pull-rules", before: []string{initStore, pullV1, "tag --store {store} web copy"}, digest: true,
 			command: "pull --store {store} oci:{layout}:v1 --name web --rules faithful-1",
 		},
+		{name: "pull-keep", before: []string{initStore, pullOther}, command: pullV1 + " --keep-blobs", digest: true},
+		{name: "pull-keep-later", before: []string{initStore, pullV1}, command: pullV1 + " --keep-blobs", digest: true},
 		{
 			name: "build-dir", before: []string{initStore, pullOther}, digest: true,
 			command: "build --store {store} {tree} --name built",

@@ -1,0 +1,137 @@
+package fsck
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/flatroot/flatroot/fsverity"
+	"github.com/flatroot/flatroot/index"
+	"github.com/flatroot/flatroot/oci"
+	"github.com/flatroot/flatroot/store"
+)
+
+// fixBlobs fetches blobs anew that are kept as they were: nothing else in the store gives them back, as compressed bytes depend
+// on who has compressed them.
+func (f *fixer) fixBlobs(ctx context.Context) error {
+	done := map[*streamNode]bool{}
+	return f.each(ctx, func(p *Problem) error {
+		for _, n := range f.blobsOf(p) {
+			if done[n] {
+				continue
+			}
+			done[n] = true
+			if err := f.fixBlob(ctx, n); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, append(slices.Clone(objectCodes), StreamInvalid, LayerDiffers)...)
+}
+
+// blobsOf gives the blobs that a problem is about: by their streams, or by the objects that these refer to.
+func (f *fixer) blobsOf(p *Problem) (nodes []*streamNode) {
+	if f.bad[p.object] == nil && !p.derived && p.Code != StreamInvalid {
+		return nil // it was mended
+	}
+	hit := f.streamsHit()
+	for _, n := range f.graph.order {
+		if _, ok := n.original(blobPrefix); ok && (n.id == p.object || hit[n][p.object]) {
+			nodes = append(nodes, n)
+		}
+	}
+	return nodes
+}
+
+func (f *fixer) fixBlob(ctx context.Context, n *streamNode) error {
+	if !f.needed(n) {
+		return f.discard(n)
+	}
+	name, _ := n.original(blobPrefix)
+	places, problems := f.blobPlaces(ctx, digest.Digest(name))
+	for _, at := range places {
+		f.Progress.Step(fmt.Sprintf("fetch blob %s from %s", name, at.src))
+		err := index.RestoreBlob(ctx, f.s, at.src, at.layer.Descriptor, index.HealOptions{})
+		if err == nil {
+			f.mended(f.objectsOf(n))
+			return nil
+		}
+		f.halfway = true
+		problems = errors.Join(problems, err)
+	}
+	return fmt.Errorf("nobody has the blob; without it a push compresses the layer anew: %w", problems)
+}
+
+// objectsOf are the stream of a blob and what it refers to, as far as they are bad.
+func (f *fixer) objectsOf(n *streamNode) []fsverity.Digest {
+	bad := []fsverity.Digest{n.id}
+	for d := range f.streamsHit()[n] {
+		if d != n.id {
+			bad = append(bad, d)
+		}
+	}
+	return bad
+}
+
+// blobPlaces finds where a blob can be had: in the sources that were given, then where the manifests came from for which it is
+// kept. The error says what can't be asked.
+func (f *fixer) blobPlaces(ctx context.Context, d digest.Digest) (found []place, problems error) {
+	for i := range f.o.Sources {
+		img, err := f.opened[i].describe(ctx)
+		if err != nil {
+			problems = errors.Join(problems, err)
+			continue
+		}
+		for _, l := range img.Layers {
+			if l.Descriptor.Digest == d {
+				found = append(found, place{f.opened[i].src, l})
+			}
+		}
+	}
+	entries := f.graph.entries[store.Streams]
+	for _, entry := range slices.Sorted(maps.Keys(entries)) {
+		m, ok := strings.CutPrefix(entry, manifestPrefix)
+		if !ok {
+			continue
+		}
+		desc, ok := f.blobIn(entries[entry], d)
+		if !ok {
+			continue
+		}
+		origin, err := index.ManifestOrigin(f.s, digest.Digest(m))
+		if err != nil {
+			problems = errors.Join(problems, fmt.Errorf("where manifest %s came from is not known: %w", m, err))
+			continue
+		}
+		src := f.source(origin.Repository, digest.Digest(m))
+		if src.err != nil {
+			problems = errors.Join(problems, fmt.Errorf("%s, where manifest %s came from: %w", origin.Repository, m, src.err))
+			continue
+		}
+		found = append(found, place{src.src, oci.Layer{Descriptor: desc}})
+	}
+	return found, problems
+}
+
+// blobIn finds a blob among the layers of a manifest that can be read.
+func (f *fixer) blobIn(manifest fsverity.Digest, d digest.Digest) (ocispec.Descriptor, bool) {
+	raw, err := index.ReadDocument(f.s, manifest)
+	if err != nil {
+		return ocispec.Descriptor{}, false
+	}
+	doc, err := oci.ParseDocument(raw, "")
+	if err != nil {
+		return ocispec.Descriptor{}, false
+	}
+	at := slices.IndexFunc(doc.Layers, func(l ocispec.Descriptor) bool { return l.Digest == d })
+	if at < 0 {
+		return ocispec.Descriptor{}, false
+	}
+	return doc.Layers[at], true
+}
