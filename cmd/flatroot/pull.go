@@ -98,7 +98,7 @@ func pullOptionsOf(v *invocation) (o pullOptions, err error) {
 	}
 	for _, source := range o.sources { // before the first one is pulled
 		if _, err := oci.ParseReference(source); err != nil {
-			return o, &usageError{msg: err.Error()}
+			return o, &usageError{msg: err.Error(), hint: sourceHint(source)}
 		}
 	}
 	o.verifying, err = v.verifying()
