@@ -108,6 +108,7 @@ type importer struct {
 	bounds  *bounds
 	report  Report
 	layers  []*importedLayer // distinct, in the image's order
+	parts   *partsShare
 
 	// doubtful: something of the image is damaged, or may be: its object is read before it is taken for good.
 	doubtful bool
@@ -129,6 +130,8 @@ type importedLayer struct {
 	replaces  bool // what the store has of it is damaged
 	healed    HealCounts
 	refetched int64 // bytes of the blob that were read to heal it
+	inParts   bool  // of its blob only parts were fetched
+	parts     int64 // bytes of parts that were fetched, be it in vain
 }
 
 func (l *importedLayer) String() string {
@@ -199,7 +202,7 @@ func newImporter(a fsverity.Algorithm, src oci.Source, o ImportOptions) *importe
 	if o.Progress == nil {
 		o.Progress = silent{}
 	}
-	return &importer{ImportOptions: o, src: src, bounds: newBounds(o.Limits), doubtful: o.Verify, read: map[fsverity.Digest]bool{}, report: Report{Name: o.Name, Algorithm: a, Rules: o.Rules, Format: 1}}
+	return &importer{ImportOptions: o, src: src, bounds: newBounds(o.Limits), parts: newPartsShare(), doubtful: o.Verify, read: map[fsverity.Digest]bool{}, report: Report{Name: o.Name, Algorithm: a, Rules: o.Rules, Format: 1}}
 }
 
 // tree reads all layers without a store.
@@ -300,7 +303,7 @@ func (im *importer) countLayers() {
 			r.Bytes.Reused += l.Descriptor.Size
 		default:
 			r.Layers.Fetched++
-			r.Bytes.Fetched += l.result.blobSize
+			l.countBytes(&r.Bytes)
 			r.Objects.New += l.result.newObjects
 			r.Bytes.ObjectsNew += l.result.newBytes
 		}
@@ -309,6 +312,16 @@ func (im *importer) countLayers() {
 		}
 		r.Healed.add(l.healed)
 		r.Objects.Total += l.objects
+	}
+}
+
+// countBytes counts those of a layer that was fetched.
+func (l *importedLayer) countBytes(b *ByteCounts) {
+	b.Fetched += l.parts
+	if l.inParts {
+		b.Reused += max(0, l.Descriptor.Size-l.parts)
+	} else {
+		b.Fetched += l.result.blobSize
 	}
 }
 
@@ -323,6 +336,9 @@ func (im *importer) getLayer(ctx context.Context, l *importedLayer) error {
 	if l.replaces {
 		return im.replace(ctx, l)
 	}
+	if done, err := im.fetchParts(ctx, l); done || err != nil {
+		return err
+	}
 	return im.fetch(ctx, l)
 }
 
@@ -336,9 +352,29 @@ func (im *importer) fetch(ctx context.Context, l *importedLayer) (err error) {
 		return err
 	}
 	defer blob.Close()
+	err = im.take(ctx, l, layerInput{r: blob, size: l.Descriptor.Size, tell: tell, abort: abort, check: func(r *layerResult) error {
+		return checkClaims(l.Layer, r)
+	}})
+	if err == nil && tell != nil {
+		tell(0)
+	}
+	return err
+}
+
+// layerInput is what a layer is read from.
+type layerInput struct {
+	r     io.Reader // of its blob, or its tar
+	size  int64     // announced; -1: none was
+	tell  func(n int64)
+	abort func() // as those of layerJob
+	check func(r *layerResult) error
+}
+
+// take reads a layer, stores it if there is a store, and keeps what it holds.
+func (im *importer) take(ctx context.Context, l *importedLayer, in layerInput) (err error) {
 	j := &layerJob{
 		hashers: im.hashers, to: im.contents(), alg: im.report.Algorithm, limits: im.Limits, bounds: im.bounds,
-		tell: tell, abort: abort,
+		tell: in.tell, abort: in.abort,
 	}
 	doubtful := im.Verify || l.replaces
 	if im.s != nil && doubtful { // what the store has of its files may be as damaged as the layer itself
@@ -353,11 +389,12 @@ func (im *importer) fetch(ctx context.Context, l *importedLayer) (err error) {
 		j.stream = stream.NewWriter(im.report.Algorithm, stream.OCILayer, stream.WriterOptions{Scratch: im.s.Scratch})
 		defer func() { err = errors.Join(err, j.stream.Close()) }()
 	}
-	r, err := j.read(ctx, blob, l.Descriptor.Size)
+	r, err := j.read(ctx, in.r, in.size)
 	if err != nil {
 		return err
 	}
-	if err := checkClaims(l.Layer, r); err != nil {
+	if err := in.check(r); err != nil {
+		im.bounds.drop(r.kept)
 		return err
 	}
 	if j.stream != nil {
@@ -366,9 +403,6 @@ func (im *importer) fetch(ctx context.Context, l *importedLayer) (err error) {
 		}
 	}
 	l.result, l.tar = r, r.layer
-	if tell != nil {
-		tell(0)
-	}
 	return nil
 }
 
@@ -376,8 +410,5 @@ func checkClaims(l oci.Layer, r *layerResult) error {
 	if r.blob != l.Descriptor.Digest {
 		return &oci.DigestError{What: "blob", Want: l.Descriptor.Digest, Got: r.blob}
 	}
-	if r.diffID != l.DiffID {
-		return &oci.DigestError{What: "tar (the config's diffID)", Want: digest.Digest(l.DiffID), Got: digest.Digest(r.diffID)}
-	}
-	return nil
+	return checkDiffID(l, r)
 }
