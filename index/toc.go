@@ -32,8 +32,8 @@ const (
 	// maxTOC bounds a TOC in bytes, uncompressed: entries have about 230 of them, so that it is enough for 290,000 files and
 	// parts of files. What is kept of one takes about as much memory, and all layers that are read at once share it.
 	maxTOC = 64 << 20
-	// maxTarSplit bounds tar-split data in bytes, uncompressed. It is read line by line.
-	maxTarSplit = 2 << 30
+	// maxTarSplit bounds tar-split data in bytes, uncompressed, of which there are about 1,100 for a file. It is read line by line.
+	maxTarSplit = 512 << 20
 )
 
 // tablePlace is where a table is.
