@@ -214,7 +214,7 @@ func chunkedSource(t testing.TB, tars [][]byte, change func(b *chunkedBlob)) *pa
 			MediaType: ocispec.MediaTypeImageLayerZstd, Digest: digest.FromBytes(blob), Size: int64(len(blob)), Annotations: b.annotations,
 		}})
 	}
-	src := newSource(t, ocitest.Image{Layers: tars, EditManifest: func(m *ocispec.Manifest) {
+	src := newSource(t, ocitest.Image{Layers: tars, Compression: []ocitest.Compression{ocitest.None}, EditManifest: func(m *ocispec.Manifest) {
 		for i, b := range blobs {
 			m.Layers[i] = b.Descriptor
 		}

@@ -38,7 +38,7 @@ func (h *heard) Step(what string) {
 func partsStore(t testing.TB, name string, files ...ocitest.File) *store.Store {
 	t.Helper()
 	s := fastStore(t, fsverity.SHA256)
-	_, err := Import(context.Background(), s, newSource(t, ocitest.Image{Layers: [][]byte{ocitest.Tar(files...)}}), ImportOptions{Image: writeImage, Name: name})
+	_, err := Import(context.Background(), s, newSource(t, ocitest.Image{Layers: [][]byte{ocitest.Tar(files...)}, Compression: []ocitest.Compression{ocitest.None}}), ImportOptions{Image: writeImage, Name: name})
 	must(t, err)
 	return s
 }
