@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -193,6 +194,7 @@ func (c *candidates) match(ctx context.Context, s *store.Store, t *toc) ([]store
 	for _, f := range slices.Backward(t.files) {
 		names[f.content] = f.name
 	}
+	m := &matcher{s: s, sums: map[fsverity.Digest][32]byte{}}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	const atOnce = 64
@@ -205,7 +207,7 @@ func (c *candidates) match(ctx context.Context, s *store.Store, t *toc) ([]store
 				}
 				want := &t.contents[n]
 				if have[n].inline = c.inline[want.sum]; have[n].inline == nil {
-					have[n].object = firstOf(ctx, s, c.of(names[n], want.size), want, buf)
+					have[n].object = m.first(ctx, c.of(names[n], want.size), want, buf)
 				}
 			}
 			return nil
@@ -214,11 +216,30 @@ func (c *candidates) match(ctx context.Context, s *store.Store, t *toc) ([]store
 	return have, g.Wait()
 }
 
-// firstOf is the first of the objects that is the content; zero: none is.
-func firstOf(ctx context.Context, s *store.Store, objects []fsverity.Digest, want *tocContent, buf []byte) fsverity.Digest {
+// matcher knows the SHA-256 of objects that were read, so that each is read once, however many contents a table may have for
+// which it comes into question.
+type matcher struct {
+	s    *store.Store
+	mu   sync.Mutex
+	sums map[fsverity.Digest][32]byte // zero: it can't be read, or has another size
+}
+
+// first is the first of the objects that is the content; zero: none is.
+func (m *matcher) first(ctx context.Context, objects []fsverity.Digest, want *tocContent, buf []byte) fsverity.Digest {
 	for _, d := range objects {
-		// One that can't be read is none that helps.
-		if sum, err := sumObject(ctx, s, d, want.size, buf); err == nil && sum == want.sum {
+		m.mu.Lock()
+		sum, known := m.sums[d]
+		m.mu.Unlock()
+		if !known {
+			var err error
+			if sum, err = sumObject(ctx, m.s, d, want.size, buf); err != nil {
+				sum = [32]byte{} // it is none that helps
+			}
+			m.mu.Lock()
+			m.sums[d] = sum
+			m.mu.Unlock()
+		}
+		if sum == want.sum && sum != [32]byte{} {
 			return d
 		}
 	}

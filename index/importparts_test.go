@@ -3,6 +3,7 @@ package index
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -486,6 +487,35 @@ func TestPartsMetadata(t *testing.T) {
 			t.Errorf("%s: %d bytes counted, %d kept", reason, got, want)
 		}
 	}
+}
+
+// TestMatchOnce checks that no table has an object read twice, and that one that can't be read is no content.
+func TestMatchOnce(t *testing.T) {
+	s := partsStore(t, "image", partFiles()...)
+	c, err := relatedFiles(context.Background(), s, "image", newSource(t, ocitest.Image{}))
+	must(t, err)
+	objects := c.of("usr/file03", 50_000)
+	if len(objects) != 1 {
+		t.Fatalf("%d candidates", len(objects))
+	}
+	m := &matcher{s: s, sums: map[fsverity.Digest][32]byte{}}
+	find := func(content string) bool {
+		want := &tocContent{sum: sha256.Sum256([]byte(content)), size: int64(len(content))}
+		return !m.first(context.Background(), objects, want, make([]byte, 100)).IsZero()
+	}
+	if find(noise(5, 50_000)) {
+		t.Error("an object was taken for another content")
+	}
+	path := objectPath(s, objects[0])
+	must(t, os.Rename(path, path+"-away"))
+	if !find(noise(3, 50_000)) {
+		t.Error("an object was read twice")
+	}
+	m.sums = map[fsverity.Digest][32]byte{}
+	if !m.first(context.Background(), objects, &tocContent{size: 50_000}, make([]byte, 100)).IsZero() {
+		t.Error("an object that is not there was taken for a content")
+	}
+	must(t, os.Rename(path+"-away", path))
 }
 
 func TestMergeSpans(t *testing.T) {

@@ -21,7 +21,7 @@ func pullCommand() *command {
 
 SOURCE is docker://HOST/REPOSITORY[:TAG][@DIGEST] for a registry or oci:DIR[:NAME] for an OCI image layout. The docker:// may be left out if there is a slash and what is before it has a dot or a colon or is localhost. Credentials are those that docker login and podman login leave.
 
-Everything is hashed here, and compared with what manifest and config claim. A layer that the store has is not fetched again, and of a manifest that is complete in the store just its digest is asked for.
+Everything is hashed here, and compared with what manifest and config claim. A layer that the store has is not fetched again, and of a manifest that is complete in the store just its digest is asked for. Of a zstd:chunked layer in a registry just those files are fetched that other images from the same repository, or under the same name, don't have.
 
 What the store has of the image is looked at: what is missing of it, has another length, or was noted as damaged by fsck is restored, and of a layer no more read than that takes. With --verify all of it is read, and whatever is not what its name says restored.
 
