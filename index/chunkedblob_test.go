@@ -97,10 +97,11 @@ func newChunked(t testing.TB, data []byte) *chunkedBlob {
 	}
 	b.frame(data[begin:])
 	var lines bytes.Buffer
-	s, err := asm.NewInputTarStream(bytes.NewReader(data), storage.NewJSONPacker(&lines), nil)
+	s, done, err := asm.NewInputTarStreamWithDone(bytes.NewReader(data), storage.NewJSONPacker(&lines), nil)
 	must(t, err)
 	_, err = io.Copy(io.Discard, s)
 	must(t, err)
+	must(t, errors.Join(s.Close(), <-done))
 	b.lines = slices.Collect(strings.Lines(lines.String()))
 	return b
 }

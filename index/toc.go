@@ -1,6 +1,7 @@
 package index
 
 import (
+	"bufio"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -143,12 +144,24 @@ type tocLimits struct {
 
 // parseTOC reads a TOC, uncompressed, one row after another.
 func parseTOC(r io.Reader, l tocLimits) (*toc, error) {
-	p := &tocParser{d: json.NewDecoder(r), limits: l, bySum: map[[32]byte]int32{}}
+	p := &tocParser{d: json.NewDecoder(fullReader{bufio.NewReaderSize(r, 64<<10)}), limits: l, bySum: map[[32]byte]int32{}}
 	p.toc.byName = map[string]int32{}
 	if err := p.document(); err != nil {
 		return nil, fmt.Errorf("table of contents: %w", err)
 	}
 	return &p.toc, nil
+}
+
+// fullReader gives as much as is asked for. A json.Decoder looks at all blanks that it has again whenever it gets more, so that
+// a table of blanks in small pieces would take minutes.
+type fullReader struct{ r io.Reader }
+
+func (f fullReader) Read(p []byte) (int, error) {
+	n, err := io.ReadFull(f.r, p)
+	if err == io.ErrUnexpectedEOF { // endReader has another error for what is cut short
+		err = io.EOF
+	}
+	return n, err
 }
 
 type tocParser struct {
