@@ -122,6 +122,7 @@ type importer struct {
 
 	accepted   digest.Digest // the manifest that Accept has let in
 	signatures []Signature   // by which
+	parts      *partsShare
 
 	// doubtful: something of the image is damaged, or may be: its object is read before it is taken for good.
 	doubtful bool
@@ -146,6 +147,8 @@ type importedLayer struct {
 
 	partial *store.Partial // of the blob; nil: nothing is kept
 	resumed int64          // bytes of the blob that an earlier process got
+	inParts bool           // of its blob only parts were fetched
+	parts   int64          // bytes of parts that were fetched, be it in vain
 }
 
 func (l *importedLayer) String() string {
@@ -224,7 +227,7 @@ func newImporter(a fsverity.Algorithm, src oci.Source, o ImportOptions) *importe
 	if o.Progress == nil {
 		o.Progress = silent{}
 	}
-	return &importer{ImportOptions: o, src: src, bounds: newBounds(o.Limits), doubtful: o.Verify, read: map[fsverity.Digest]bool{}, report: Report{Name: o.Name, Algorithm: a, Rules: o.Rules, Format: 1}}
+	return &importer{ImportOptions: o, src: src, bounds: newBounds(o.Limits), parts: newPartsShare(), doubtful: o.Verify, read: map[fsverity.Digest]bool{}, report: Report{Name: o.Name, Algorithm: a, Rules: o.Rules, Format: 1}}
 }
 
 // tree reads all layers without a store.
@@ -332,8 +335,7 @@ func (im *importer) countLayers() {
 			r.Bytes.Reused += l.Descriptor.Size
 		default:
 			r.Layers.Fetched++
-			r.Bytes.Fetched += l.result.blobSize - l.resumed + l.refetched
-			r.Bytes.Resumed += l.resumed
+			l.countBytes(&r.Bytes)
 			r.Objects.New += l.result.newObjects
 			r.Bytes.ObjectsNew += l.result.newBytes
 			r.Bytes.ObjectsCloned += l.result.cloned
@@ -346,6 +348,17 @@ func (im *importer) countLayers() {
 	}
 }
 
+// countBytes counts those of a layer that was fetched.
+func (l *importedLayer) countBytes(b *ByteCounts) {
+	b.Fetched += l.parts + l.refetched
+	if l.inParts {
+		b.Reused += max(0, l.Descriptor.Size-l.parts)
+		return
+	}
+	b.Fetched += l.result.blobSize - l.resumed
+	b.Resumed += l.resumed
+}
+
 // getLayer takes a layer from the store or from the source.
 func (im *importer) getLayer(ctx context.Context, l *importedLayer) error {
 	if im.s != nil {
@@ -356,6 +369,9 @@ func (im *importer) getLayer(ctx context.Context, l *importedLayer) error {
 	}
 	if l.replaces {
 		return im.replace(ctx, l)
+	}
+	if done, err := im.fetchParts(ctx, l); done || err != nil {
+		return err
 	}
 	return im.fetch(ctx, l)
 }
@@ -388,9 +404,38 @@ func (im *importer) fetchFrom(ctx context.Context, l *importedLayer, d *download
 		return err
 	}
 	defer d.Close()
+	in := layerInput{
+		r: d, size: l.Descriptor.Size, tell: tell, abort: abort,
+		check: func(r *layerResult) error { return checkClaims(l.Layer, r) },
+	}
+	if b := im.blobOf(l.Descriptor.Digest); b != nil && b.id.IsZero() {
+		in.keep = b
+	}
+	err = im.take(ctx, l, in)
+	if err == nil {
+		l.resumed = d.resumed
+	}
+	if err == nil && tell != nil {
+		tell(0)
+	}
+	return err
+}
+
+// layerInput is what a layer is read from.
+type layerInput struct {
+	r     io.Reader // of its blob, or its tar
+	size  int64     // announced; -1: none was
+	tell  func(n int64)
+	abort func() // as those of layerJob
+	check func(r *layerResult) error
+	keep  *keptBlob // what r gives is kept as this; nil: it isn't
+}
+
+// take reads a layer, stores it if there is a store, and keeps what it holds.
+func (im *importer) take(ctx context.Context, l *importedLayer, in layerInput) (err error) {
 	j := &layerJob{
 		hashers: im.hashers, to: im.contents(), alg: im.report.Algorithm, limits: im.Limits, bounds: im.bounds,
-		tell: tell, abort: abort,
+		tell: in.tell, abort: in.abort,
 	}
 	doubtful := im.Verify || l.replaces
 	if im.s != nil && doubtful { // what the store has of its files may be as damaged as the layer itself
@@ -405,24 +450,24 @@ func (im *importer) fetchFrom(ctx context.Context, l *importedLayer, d *download
 		j.stream = stream.NewWriter(im.report.Algorithm, stream.OCILayer, stream.WriterOptions{Scratch: im.s.Scratch})
 		defer func() { err = errors.Join(err, j.stream.Close()) }()
 	}
-	b := im.blobOf(l.Descriptor.Digest)
 	var keep *store.ObjectWriter
-	if b != nil && b.id.IsZero() {
+	if in.keep != nil {
 		if keep, err = im.s.NewObject(); err != nil {
 			return err
 		}
 		defer keep.Abort()
 		j.keep = keep
 	}
-	r, err := j.read(ctx, d, l.Descriptor.Size)
+	r, err := j.read(ctx, in.r, in.size)
 	if err != nil {
 		return err
 	}
-	if err := checkClaims(l.Layer, r); err != nil {
+	if err := in.check(r); err != nil {
+		im.bounds.drop(r.kept)
 		return err
 	}
 	if keep != nil {
-		if err := im.took(b, keep); err != nil {
+		if err := im.took(in.keep, keep); err != nil {
 			return err
 		}
 	}
@@ -431,10 +476,7 @@ func (im *importer) fetchFrom(ctx context.Context, l *importedLayer, d *download
 			return err
 		}
 	}
-	l.result, l.tar, l.resumed = r, r.layer, d.resumed
-	if tell != nil {
-		tell(0)
-	}
+	l.result, l.tar = r, r.layer
 	return nil
 }
 
@@ -442,8 +484,5 @@ func checkClaims(l oci.Layer, r *layerResult) error {
 	if r.blob != l.Descriptor.Digest {
 		return &oci.DigestError{What: "blob", Want: l.Descriptor.Digest, Got: r.blob}
 	}
-	if r.diffID != l.DiffID {
-		return &oci.DigestError{What: "tar (the config's diffID)", Want: digest.Digest(l.DiffID), Got: digest.Digest(r.diffID)}
-	}
-	return nil
+	return checkDiffID(l, r)
 }

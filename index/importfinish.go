@@ -93,7 +93,7 @@ func (im *importer) nameLayers(ctx context.Context) error {
 			continue
 		}
 		// First: who finds the layer there fetches nothing, and can't tell where it is from.
-		if err := noteOrigin(im.s, im.src, l.Layer); err != nil {
+		if err := l.noteOrigin(im.s, im.src); err != nil {
 			return err
 		}
 		id, err := im.s.Link(store.Streams, LayerEntry(l.DiffID), l.id)
@@ -124,7 +124,7 @@ func (im *importer) replaceLayers(ctx context.Context) error {
 		_, err = moveLayer(ctx, im.s, l.DiffID, l.id)
 		unlock()
 		if err == nil && l.result != nil {
-			err = noteOrigin(im.s, im.src, l.Layer)
+			err = l.noteOrigin(im.s, im.src)
 		}
 		if err != nil {
 			return err

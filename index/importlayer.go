@@ -43,6 +43,7 @@ type layerResult struct {
 	newObjects int
 	newBytes   int64
 	cloned     int64 // bytes of new objects that share their blocks with files of the source
+	kept       int   // bytes of entries, counted in bounds
 }
 
 // read reads a layer's blob to its end. size is the announced length, -1 if none was.
@@ -73,11 +74,12 @@ func (j *layerJob) read(ctx context.Context, blob io.Reader, size int64) (*layer
 	c.close()
 	// What went wrong first is the reason for all that followed.
 	if cause := context.Cause(ctx); cause != nil {
+		j.bounds.drop(c.kept)
 		return nil, cause
 	}
 	r := &layerResult{
 		layer: &e.layer, blob: in.blob.digest(), blobSize: in.blob.n, tarSize: in.out, report: report,
-		newObjects: e.newObjects, newBytes: e.newBytes, cloned: e.cloned,
+		newObjects: e.newObjects, newBytes: e.newBytes, cloned: e.cloned, kept: c.kept,
 	}
 	r.layer.entries = c.log
 	r.diffID = oci.DiffID(digest.NewDigest(digest.SHA256, c.diff))
@@ -109,6 +111,7 @@ type cutter struct {
 	parts  chan<- part
 	number int // of the next content
 	log    entryLog
+	kept   int                   // bytes of it
 	large  [largeAtOnce]*content // the last ones
 	next   int                   // of large
 }
@@ -123,7 +126,9 @@ func (c *cutter) entry(e *Entry) error {
 	if c.job.forget {
 		return nil
 	}
-	return c.job.bounds.keep(c.log.add(e))
+	n := c.log.add(e)
+	c.kept += n
+	return c.job.bounds.keep(n)
 }
 
 // fill gets the next chunk if the current one is used up.

@@ -27,7 +27,7 @@ What fails for a reason that may pass, of the network or of a registry that is b
 
 A store of containers-storage is only read. Which one is said by storage.conf, or by [GRAPHROOT] or [DRIVER@GRAPHROOT+RUNROOT:OPTIONS] between the colon and NAME; DRIVER is overlay or vfs. @ and an ID name an image too. Of a store of one's own, files with other owners can be read in its user namespace: podman unshare flatroot pull.
 
-Everything is hashed here, and compared with what manifest and config claim. A layer that the store has is not fetched again, and of a manifest that is complete in the store just its digest is asked for.
+Everything is hashed here, and compared with what manifest and config claim. A layer that the store has is not fetched again, and of a manifest that is complete in the store just its digest is asked for. Of a zstd:chunked layer in a registry just those files are fetched that other images from the same repository, or under the same name, don't have.
 
 What the store has of the image is looked at: what is missing of it, has another length, or was noted as damaged by fsck is restored, and of a layer no more read than that takes. With --verify all of it is read, and whatever is not what its name says restored.
 
