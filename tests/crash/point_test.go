@@ -90,15 +90,22 @@ func (p *point) checkOutcome() error {
 // saysWhat tells whether the message of an error names a path of ours, and the error.
 func (p *point) saysWhat() bool {
 	said := p.r.Stderr
-	if p.scenario.damage != nil {
-		said += p.r.Stdout // where a check tells of what it could not repair
+	if p.checks() {
+		said += p.r.Stdout // where a check tells of what it could not repair, or note
 	}
 	return strings.Contains(said, string(p.g)) && strings.Contains(said, p.fault.Errno.Error())
 }
 
-// failedToSync: EINTR apart, a failed sync can't be made good, not even by another one that succeeds.
+// checks tells whether the command is fsck.
+func (p *point) checks() bool { return strings.HasPrefix(p.command, "fsck") }
+
+// failedToSync: EINTR apart, a failed sync can't be made good, not even by another one that succeeds. A repair that could not
+// make a file tries again with a new one.
 func (p *point) failedToSync() bool {
 	syncs := []string{"fsync", "fdatasync", "syncfs", "sync_file_range"}
+	if name := filepath.Base(p.r.Hit.Path); p.checks() && (strings.HasPrefix(name, "#") || strings.Contains(name, ".tmp-")) {
+		return false
+	}
 	return p.r.Struck && p.fault.Kind == inject.Fail && p.fault.Errno != unix.EINTR && slices.Contains(syncs, p.r.Hit.Name)
 }
 
