@@ -179,6 +179,14 @@ func (s *partSource) OpenBlob(ctx context.Context, d ocispec.Descriptor) (io.Rea
 	return s.memSource.OpenBlob(ctx, d)
 }
 
+func (s *partSource) OpenBlobFrom(ctx context.Context, d ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	r, err := s.OpenBlob(ctx, d)
+	if err == nil {
+		_, err = io.CopyN(io.Discard, r, offset)
+	}
+	return r, err
+}
+
 func (s *partSource) OpenRange(ctx context.Context, d ocispec.Descriptor, offset, length int64) (io.ReadCloser, error) {
 	at := span{offset, offset + length}
 	if err := errors.Join(ctx.Err(), oci.CheckRange(d, offset, length)); err != nil {

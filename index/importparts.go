@@ -44,8 +44,8 @@ var errNotWorth = errors.New("that saves nothing")
 // the tables say nothing is believed: each content is compared with its digest, and the tar that all comes to with the diffID.
 func (im *importer) fetchParts(ctx context.Context, l *importedLayer) (bool, error) {
 	src, ok := im.src.(oci.RangeSource)
-	if !ok || im.s == nil || l.Descriptor.Size < minBlob {
-		return false, nil
+	if _, remote := im.src.(oci.NetworkSource); !ok || !remote || im.s == nil || l.Descriptor.Size < minBlob {
+		return false, nil // from a file it is cheaper to read all
 	}
 	if b := im.blobOf(l.Descriptor.Digest); b != nil && b.id.IsZero() {
 		return false, nil // the blob itself is wanted
