@@ -359,21 +359,31 @@ func TestGCModel(t *testing.T) {
 	if testenv.Nightly() {
 		n = 10000
 	}
-	for seed := range n {
-		g := newGraphWorld(t, seed)
-		for round := range 3 {
-			g.grow()
-			settled := g.rng.IntN(3) > 0
-			if settled {
-				g.must(g.s.Settled())
-				g.shrink()
-			} else {
-				g.text() // an orphan, as a killed pull leaves
-				g.reopen()
+	const atOnce = 100 // stores stay open, and where they are, until a test ends
+	for first := uint64(0); first < n; first += atOnce {
+		t.Run(fmt.Sprint("from-", first), func(t *testing.T) {
+			for seed := first; seed < min(first+atOnce, n); seed++ {
+				gcRounds(t, seed)
 			}
-			o := store.GCOptions{Full: g.rng.IntN(4) == 0}
-			g.collect(fmt.Sprintf("seed %d, round %d, settled %v, full %v", seed, round, settled, o.Full), o)
+		})
+	}
+}
+
+// gcRounds collects garbage three times in a store that grows and shrinks.
+func gcRounds(t *testing.T, seed uint64) {
+	g := newGraphWorld(t, seed)
+	for round := range 3 {
+		g.grow()
+		settled := g.rng.IntN(3) > 0
+		if settled {
+			g.must(g.s.Settled())
+			g.shrink()
+		} else {
+			g.text() // an orphan, as a killed pull leaves
+			g.reopen()
 		}
+		o := store.GCOptions{Full: g.rng.IntN(4) == 0}
+		g.collect(fmt.Sprintf("seed %d, round %d, settled %v, full %v", seed, round, settled, o.Full), o)
 	}
 }
 
