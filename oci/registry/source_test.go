@@ -399,8 +399,14 @@ func TestBlobHeedsContext(t *testing.T) {
 		b.Handler().ServeHTTP(w, r)
 	}))
 	ctx, cancel := context.WithCancel(context.Background())
-	time.AfterFunc(50*time.Millisecond, cancel)
-	_, err := readBlob(ctx, open(t, host, "app:v1", registry.Options{}), layer)
+	defer cancel()
+	r, err := open(t, host, "app:v1", registry.Options{}).OpenBlob(ctx, layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	time.AfterFunc(50*time.Millisecond, cancel) // the answer has begun
+	_, err = io.ReadAll(r)
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
