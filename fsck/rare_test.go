@@ -1,8 +1,11 @@
 package fsck_test
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -126,5 +129,32 @@ func TestNamedOnly(t *testing.T) {
 	w.repair(fsck.RepairOptions{Options: fsck.Options{Names: []string{w.images[0].name}}, Open: openPlace})
 	if r := w.check(fsck.Options{}); r.Count(fsck.IsProblem) == 0 {
 		t.Error("the other image was repaired, too")
+	}
+}
+
+// TestRepairIsLinear loses many files that can't be had: that takes no more than some checks do.
+func TestRepairIsLinear(t *testing.T) {
+	const files = 10_000
+	w := newWorld(t, 1)
+	var b bytes.Buffer
+	tw := tar.NewWriter(&b)
+	for i := range files {
+		w.must(tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprint("f", i), Mode: 0o644, Size: 100, Format: tar.FormatPAX}))
+		w.must(second(tw.Write(fmt.Appendf(nil, "%100d", i))))
+	}
+	w.must(tw.Close())
+	w.pull("many", [][]byte{b.Bytes()}, "")
+	for d := range w.fileObjects(w.images[len(w.images)-1]) {
+		w.must(os.Remove(w.object(d)))
+	}
+	start := time.Now()
+	w.check(fsck.Options{})
+	check := time.Since(start)
+	start = time.Now()
+	if r := w.repair(fsck.RepairOptions{}); r.Count(fsck.IsProblem) != files {
+		t.Errorf("%d problems of %d files", r.Count(fsck.IsProblem), files)
+	}
+	if repair := time.Since(start); repair > 20*check+time.Second {
+		t.Errorf("the repair took %v, a check %v", repair, check)
 	}
 }

@@ -20,9 +20,9 @@ import (
 // fixBlobs fetches blobs anew that are kept as they were: nothing else in the store gives them back, as compressed bytes depend
 // on who has compressed them.
 func (f *fixer) fixBlobs(ctx context.Context) error {
-	done := map[*streamNode]bool{}
+	done, holders := map[*streamNode]bool{}, f.holders()
 	return f.each(ctx, func(p *Problem) error {
-		for _, n := range f.blobsOf(p) {
+		for _, n := range f.blobsOf(p, holders) {
 			if done[n] {
 				continue
 			}
@@ -36,17 +36,18 @@ func (f *fixer) fixBlobs(ctx context.Context) error {
 }
 
 // blobsOf gives the blobs that a problem is about: by their streams, or by the objects that these refer to.
-func (f *fixer) blobsOf(p *Problem) (nodes []*streamNode) {
+func (f *fixer) blobsOf(p *Problem, holders map[fsverity.Digest][]*streamNode) []*streamNode {
 	if f.bad[p.object] == nil && !p.derived && p.Code != StreamInvalid {
 		return nil // it was mended
 	}
-	hit := f.streamsHit()
-	for _, n := range f.graph.order {
-		if _, ok := n.original(blobPrefix); ok && (n.id == p.object || hit[n][p.object]) {
-			nodes = append(nodes, n)
-		}
+	nodes := slices.Clone(holders[p.object])
+	if n := f.graph.streams[p.object]; n != nil {
+		nodes = append(nodes, n)
 	}
-	return nodes
+	return slices.DeleteFunc(nodes, func(n *streamNode) bool {
+		_, ok := n.original(blobPrefix)
+		return !ok
+	})
 }
 
 func (f *fixer) fixBlob(ctx context.Context, n *streamNode) error {
