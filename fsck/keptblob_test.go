@@ -61,6 +61,9 @@ var keptDamages = []struct {
 	{"a bit of its stream", fsck.ObjectDamaged, func(k *keptWorld) { k.flip(k.world.object(k.world.entry(store.Streams, k.entry))) }},
 	{"its stream is gone", fsck.EntryDangling, func(k *keptWorld) { k.must(os.Remove(k.world.object(k.world.entry(store.Streams, k.entry)))) }},
 	{"its entry is gone", fsck.EntryMissing, func(k *keptWorld) { k.must(os.Remove(k.path("streams/" + k.entry))) }},
+	{"its entry leads to the layer", fsck.LayerDiffers, func(k *keptWorld) {
+		k.must(k.s.Relink(store.Streams, k.entry, k.world.entry(store.Streams, "oci-layer-"+k.images[0].layers[0].String())))
+	}},
 	{"its stream holds something else", fsck.LayerDiffers, func(k *keptWorld) {
 		other := k.putStream(0x626f6c625f69636f, nil, []byte(strings.Repeat("something else ", 10)))
 		k.must(k.s.Relink(store.Streams, k.entry, other))

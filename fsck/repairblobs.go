@@ -22,6 +22,9 @@ import (
 func (f *fixer) fixBlobs(ctx context.Context) error {
 	done, holders := map[*streamNode]bool{}, f.holders()
 	return f.each(ctx, func(p *Problem) error {
+		if d, ok := strings.CutPrefix(p.entry, blobPrefix); ok {
+			return f.restoreBlob(ctx, digest.Digest(d))
+		}
 		for _, n := range f.blobsOf(p, holders) {
 			if done[n] {
 				continue
@@ -55,12 +58,20 @@ func (f *fixer) fixBlob(ctx context.Context, n *streamNode) error {
 		return f.discard(n)
 	}
 	name, _ := n.original(blobPrefix)
-	places, problems := f.blobPlaces(ctx, digest.Digest(name))
+	err := f.restoreBlob(ctx, digest.Digest(name))
+	if err == nil {
+		f.mended(f.objectsOf(n))
+	}
+	return err
+}
+
+// restoreBlob fetches a blob from the first place that has it.
+func (f *fixer) restoreBlob(ctx context.Context, d digest.Digest) error {
+	places, problems := f.blobPlaces(ctx, d)
 	for _, at := range places {
-		f.Progress.Step(fmt.Sprintf("fetch blob %s from %s", name, at.src))
+		f.Progress.Step(fmt.Sprintf("fetch blob %s from %s", d, at.src))
 		err := index.RestoreBlob(ctx, f.s, at.src, at.layer.Descriptor, index.HealOptions{})
 		if err == nil {
-			f.mended(f.objectsOf(n))
 			return nil
 		}
 		f.halfway = true
