@@ -1,6 +1,7 @@
 package fsck_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -251,8 +252,18 @@ var damages = []damage{
 	{"a bit of a layer's stream and of its config's", func(w *world) finding {
 		i := pick(w, w.images)
 		d := w.entry(store.Streams, "oci-config-"+i.config)
-		w.flip(w.object(d))
-		w.flip(w.object(w.entry(store.Streams, "oci-layer-"+pick(w, i.layers).String())))
+		layer := w.entry(store.Streams, "oci-layer-"+pick(w, i.layers).String())
+		b := w.read(w.object(d))
+		// Where it names the two: who rewrites it must not make other names of them.
+		for _, named := range []fsverity.Digest{i.report.Image, layer} {
+			at := bytes.Index(b, named.AppendTo(nil))
+			if at < 0 {
+				w.t.Fatalf("the config's stream does not name %s", named)
+			}
+			b[at+w.rng.IntN(w.s.Algorithm().Size())] ^= 1
+		}
+		w.overwrite(w.object(d), b)
+		w.flip(w.object(layer))
 		return finding{code: fsck.ObjectDamaged, subject: objectSubject(d), also: []fsck.Code{fsck.ObjectDamaged}}
 	}},
 	{"a file for a directory of objects", func(w *world) finding {
