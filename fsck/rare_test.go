@@ -33,20 +33,27 @@ func TestSinceNoted(t *testing.T) {
 	}
 }
 
+// atObjects is called when the reading of objects begins.
+type atObjects func()
+
+func (f atObjects) Step(what string) {
+	if what == "check objects" {
+		f()
+	}
+}
+func (atObjects) Objects(int)   {}
+func (atObjects) Checked(int64) {}
+
 // TestSinceLongCheck has a check that takes so long that what was fresh when it began is not any more.
 func TestSinceLongCheck(t *testing.T) {
 	w := newWorld(t, 1)
 	start := time.Now()
 	w.check(fsck.Options{Now: func() time.Time { return start }})
 	w.flip(w.object(w.images[0].report.Image))
-	steps := 0
-	late := func() time.Time {
-		steps++
-		return start.Add(59*time.Second + time.Duration(steps)*time.Second)
-	}
-	w.check(fsck.Options{Since: time.Minute, Now: late})
-	if r := w.check(fsck.Options{Since: time.Minute, Now: func() time.Time { return start.Add(2 * time.Minute) }}); r.Count(fsck.IsProblem) != 1 {
-		t.Errorf("two minutes later nothing was read:\n%s", describe(r))
+	now := start.Add(59 * time.Second)
+	w.check(fsck.Options{Since: time.Minute, Now: func() time.Time { return now }, Progress: atObjects(func() { now = now.Add(2 * time.Second) })})
+	if r := w.check(fsck.Options{Since: time.Minute, Now: func() time.Time { return start.Add(90 * time.Second) }}); r.Count(fsck.IsProblem) != 1 {
+		t.Errorf("half a minute later nothing was read:\n%s", describe(r))
 	}
 }
 
