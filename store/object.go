@@ -134,11 +134,15 @@ func (s *Store) publish(t *tmp, d fsverity.Digest, path string, size int64, have
 		if err := s.makeFanout(d, path); err != nil {
 			return false, err
 		}
-		if bad, err := s.IsBad(d); bad || err != nil {
-			return err == nil, errors.Join(err, s.replaceDamaged(t, d, path))
+		bad, err := s.IsBad(d)
+		if err != nil {
+			return false, err
 		}
-		err := t.link(s.objects, path)
-		if err == nil {
+		if bad { // something that was announced misses it
+			err := s.replaceDamaged(t, d, path)
+			return err == nil, err
+		}
+		if err = t.link(s.objects, path); err == nil {
 			return true, nil
 		}
 		if err != unix.EEXIST {
