@@ -11,6 +11,7 @@
 package files
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/flatroot/flatroot/oci"
@@ -166,6 +168,42 @@ func ReadBlob(fsys FS, name string, desc ocispec.Descriptor) (b []byte, err erro
 		return nil, fmt.Errorf("read blob %s: %w", desc.Digest, err)
 	}
 	return b, nil
+}
+
+// Blobs opens the blobs of a source whose blobs are files, for its OpenBlob and OpenRange.
+type Blobs struct {
+	FS   FS
+	Of   fmt.Stringer                          // the source's reference, for messages
+	Name func(d digest.Digest) (string, error) // where the blob of a valid digest is
+}
+
+// Open opens a blob's file after comparing its size.
+func (b Blobs) Open(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	return b.open(ctx, desc, func(name string) (io.ReadCloser, error) { return OpenBlob(b.FS, name, desc) })
+}
+
+// OpenRange opens a part of a blob's file after comparing its size.
+func (b Blobs) OpenRange(ctx context.Context, desc ocispec.Descriptor, offset, length int64) (io.ReadCloser, error) {
+	return b.open(ctx, desc, func(name string) (io.ReadCloser, error) { return OpenPart(b.FS, name, desc, offset, length) })
+}
+
+func (b Blobs) open(ctx context.Context, desc ocispec.Descriptor, open func(name string) (io.ReadCloser, error)) (io.ReadCloser, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	err := oci.CheckDescriptor(desc)
+	name := ""
+	if err == nil {
+		name, err = b.Name(desc.Digest)
+	}
+	var r io.ReadCloser
+	if err == nil {
+		r, err = open(name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", b.Of, err)
+	}
+	return r, nil
 }
 
 // IsAbsent tells whether a file wasn't there.

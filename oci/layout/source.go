@@ -178,30 +178,15 @@ func (s *Source) fetch(ctx context.Context, desc ocispec.Descriptor) ([]byte, er
 
 // OpenBlob opens a blob's file after comparing its size.
 func (s *Source) OpenBlob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
-	return s.openBlob(ctx, desc, func(name string) (io.ReadCloser, error) { return files.OpenBlob(s.fs, name, desc) })
+	return s.blobs().Open(ctx, desc)
 }
 
 // OpenRange opens a part of a blob's file after comparing its size.
 func (s *Source) OpenRange(ctx context.Context, desc ocispec.Descriptor, offset, length int64) (io.ReadCloser, error) {
-	return s.openBlob(ctx, desc, func(name string) (io.ReadCloser, error) {
-		return files.OpenPart(s.fs, name, desc, offset, length)
-	})
+	return s.blobs().OpenRange(ctx, desc, offset, length)
 }
 
-func (s *Source) openBlob(ctx context.Context, desc ocispec.Descriptor, open func(name string) (io.ReadCloser, error)) (io.ReadCloser, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	name, err := blobPath(desc.Digest)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.ref, err)
-	}
-	r, err := open(name)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.ref, err)
-	}
-	return r, nil
-}
+func (s *Source) blobs() files.Blobs { return files.Blobs{FS: s.fs, Of: s.ref, Name: blobPath} }
 
 // nameOf returns an entry's name.
 func nameOf(d ocispec.Descriptor) string { return d.Annotations[ocispec.AnnotationRefName] }
