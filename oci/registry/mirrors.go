@@ -58,12 +58,7 @@ func (s *Source) askOthersFirst(e *repository) {
 	s.askFirst((slices.Index(s.endpoints, e) + 1) % len(s.endpoints))
 }
 
-func (s *Source) tell(n Notice) {
-	if s.opts.Told != nil {
-		n.Source = s.ref.String()
-		s.opts.Told(n)
-	}
-}
+func (s *Source) tell(n Notice) { s.opts.tell(s.ref, n) }
 
 func (s *Source) patience() *patience { return &patience{Retry: s.opts.Retry, tell: s.tell} }
 

@@ -70,6 +70,14 @@ type Options struct {
 	RegistriesConf string
 }
 
+// tell hands on what is tried again for a reference.
+func (o *Options) tell(ref oci.Reference, n Notice) {
+	if o.Told != nil {
+		n.Source = ref.String()
+		o.Told(n)
+	}
+}
+
 // Timeouts bound how long a registry may be silent. There is none for a whole
 // request: blobs take as long as they take.
 type Timeouts struct {

@@ -57,12 +57,7 @@ func (s *Sink) Close() error {
 
 // patience is that for one blob or document.
 func (s *Sink) patience() patience {
-	return patience{Retry: s.opts.Retry, tell: func(n Notice) {
-		if s.opts.Told != nil {
-			n.Source = s.String()
-			s.opts.Told(n)
-		}
-	}}
+	return patience{Retry: s.opts.Retry, tell: func(n Notice) { s.opts.tell(s.ref, n) }}
 }
 
 // wrap says of an error what was done to which blob.
