@@ -73,7 +73,7 @@ func runTests(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	layout = filepath.Join(scratch, "layout")
-	if err := kit.WriteLayout(layout); err != nil {
+	if err := kit.WriteLayout(layout, "crash"); err != nil {
 		return 0, err
 	}
 	return m.Run(), nil

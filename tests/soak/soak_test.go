@@ -100,7 +100,7 @@ func newSoak(t *testing.T) *soak {
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	var err error
 	if s.flatroot, err = kit.Build(dir, "flatroot"); err == nil {
-		err = kit.WriteLayout(s.layout)
+		err = kit.WriteLayout(s.layout, "soak")
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -18,16 +18,18 @@ const (
 	Other = "other"
 )
 
-// WriteLayout makes an OCI layout with the images V1, V2 and Other.
-func WriteLayout(dir string) error {
-	base, whole := baseLayer(), wholeLayer()
+// WriteLayout makes an OCI layout with the images V1, V2 and Other. The name of the tests makes them differ from those of
+// other tests, since collecting garbage keeps an image that is mounted anywhere on the machine, whatever store it is from.
+func WriteLayout(dir, tests string) error {
+	shared := bytes.Repeat([]byte(tests+"\n"), 3000/len(tests))
+	base, whole := baseLayer(shared), wholeLayer()
 	for _, i := range []struct {
 		name   string
 		layers [][]byte
 	}{
 		{V1, [][]byte{base, whole, topLayer(1)}},
 		{V2, [][]byte{base, whole, topLayer(2)}},
-		{Other, [][]byte{otherLayer()}},
+		{Other, [][]byte{otherLayer(shared)}},
 	} {
 		m := ocitest.Image{Layers: i.layers, Compression: []ocitest.Compression{ocitest.Gzip, ocitest.Zstd, ocitest.None}}
 		if _, err := m.WriteLayout(dir, i.name); err != nil {
@@ -46,9 +48,6 @@ func bytesOf(seed uint64, n int) []byte {
 	}
 	return b
 }
-
-// shared is the content of a file that all images have.
-func shared() []byte { return bytesOf(1, 3000) }
 
 // mtime is that of all files; with nanoseconds, so that entries have PAX records.
 var mtime = time.Unix(1_700_000_000, 123_456_789)
@@ -102,12 +101,13 @@ func (l *layer) bytes() []byte {
 // large is the size of the base layer's largest file, which takes several writes.
 const large = 1<<20 + 4097
 
-// baseLayer has files of all the kinds that are stored in different ways: empty, inline, of one block, of several, large.
-func baseLayer() []byte {
+// baseLayer has files of all the kinds that are stored in different ways: empty, inline, of one block, of several, large. All
+// images have the file shared.
+func baseLayer(shared []byte) []byte {
 	l := newLayer().
 		dir("etc").file("etc/empty", nil).file("etc/hostname", []byte("inline\n")).file("etc/inline", bytesOf(2, 64)).
 		dir("usr").dir("usr/lib").
-		file("usr/lib/shared", shared()).file("usr/lib/small", bytesOf(3, 65)).file("usr/lib/block", bytesOf(4, 4096)).
+		file("usr/lib/shared", shared).file("usr/lib/small", bytesOf(3, 65)).file("usr/lib/block", bytesOf(4, 4096)).
 		file("usr/lib/blocks", bytesOf(5, 4097)).file("usr/lib/large", bytesOf(6, large)).
 		file("usr/lib/gone", bytesOf(7, 200)).file("usr/lib/changed", bytesOf(8, 300)).
 		link(tar.TypeLink, "usr/lib/hard", "usr/lib/blocks").link(tar.TypeSymlink, "usr/lib/soft", "small")
@@ -129,8 +129,8 @@ func topLayer(version int) []byte {
 	return l.bytes()
 }
 
-func otherLayer() []byte {
-	return newLayer().dir("usr").file("usr/shared", shared()).file("usr/other", bytesOf(50, 2000)).bytes()
+func otherLayer(shared []byte) []byte {
+	return newLayer().dir("usr").file("usr/shared", shared).file("usr/other", bytesOf(50, 2000)).bytes()
 }
 
 // wholeLayer is one that readers of tars cut differently, so that it is stored as one object: its first entry has an
