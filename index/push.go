@@ -67,6 +67,9 @@ func Push(ctx context.Context, s *store.Store, i *Info, to oci.Sink, o PushOptio
 	if err := p.compression(i); err != nil {
 		return nil, err
 	}
+	if err := p.unpacking(); err != nil {
+		return nil, err
+	}
 	p.report = PushReport{Name: i.Name, Config: i.Config}
 	layers := make([]ocispec.Descriptor, len(i.Layers))
 	for n, l := range i.Layers {
@@ -121,6 +124,7 @@ type pusher struct {
 	PushOptions
 	s        *store.Store
 	to       oci.Sink
+	files    oci.LayerSink // the same, if it keeps no blobs
 	docker   bool
 	original bool           // blobs are sent as they were if they can be had
 	only     bool           // or nothing is
@@ -128,8 +132,20 @@ type pusher struct {
 	report   PushReport
 }
 
+// unpacking finds out whether the destination has no blobs, and refuses to compress for it.
+func (p *pusher) unpacking() error {
+	p.files, _ = p.to.(oci.LayerSink)
+	if p.files != nil && !p.original && p.Compression != plain {
+		return fmt.Errorf("layers are kept unpacked at the destination: there is nothing to compress with %s", p.Compression)
+	}
+	return nil
+}
+
 func (p *pusher) layer(ctx context.Context, l LayerInfo) (ocispec.Descriptor, error) {
 	p.report.Layers.Total++
+	if p.files != nil {
+		return p.unpacked(ctx, l)
+	}
 	if p.original {
 		sent, err := p.asItWas(ctx, l)
 		if err != nil {
@@ -282,21 +298,69 @@ func (p *pusher) layerType() string {
 	return ocispec.MediaTypeImageLayerGzip
 }
 
+// unpacked has the destination store a layer's files. The manifest stays as it is, with blobs that are not there, unless it is
+// to list tars.
+func (p *pusher) unpacked(ctx context.Context, l LayerInfo) (ocispec.Descriptor, error) {
+	desc := l.descriptor()
+	if p.original {
+		p.report.Originals++
+	} else {
+		desc = describeTar(l, p.layerType())
+	}
+	tar := describeTar(l, ocispec.MediaTypeImageLayer)
+	return desc, p.sendTar(ctx, tar, func(r io.ReadSeeker) error {
+		written, err := p.files.PutLayer(ctx, tar, knownBlob(p.s, l), r)
+		switch {
+		case err != nil:
+		case written:
+			p.report.Layers.Fetched++
+			p.report.Bytes += l.TarSize
+		default:
+			p.report.Layers.Reused++
+		}
+		return err
+	})
+}
+
+// knownBlob is the blob of a layer, if its digest was computed here together with the diffID; zero: it was not.
+func knownBlob(s *store.Store, l LayerInfo) ocispec.Descriptor {
+	diffID, err := s.Note(notesBlobs, l.Blob.String())
+	if err != nil || diffID != l.DiffID.String() {
+		return ocispec.Descriptor{}
+	}
+	o, err := LayerOrigin(s, l.DiffID)
+	if err != nil || o.Blob != l.Blob {
+		return ocispec.Descriptor{}
+	}
+	return ocispec.Descriptor{MediaType: o.MediaType, Digest: o.Blob, Size: o.Size}
+}
+
+// describeTar describes a layer's tar.
+func describeTar(l LayerInfo, mediaType string) ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.Digest(l.DiffID), Size: l.TarSize}
+}
+
 // plainLayer pushes a tar as it is; its digest is known.
 func (p *pusher) plainLayer(ctx context.Context, l LayerInfo, mediaType string) (ocispec.Descriptor, error) {
-	desc := ocispec.Descriptor{MediaType: mediaType, Digest: digest.Digest(l.DiffID), Size: l.TarSize}
-	tell := p.Progress.Start(oci.Layer{DiffID: l.DiffID, Descriptor: desc})
+	desc := describeTar(l, mediaType)
+	return desc, p.sendTar(ctx, desc, func(r io.ReadSeeker) error { return p.put(ctx, desc, r) })
+}
+
+// sendTar lets send read a layer's tar, which is put together as far as it does.
+func (p *pusher) sendTar(ctx context.Context, desc ocispec.Descriptor, send func(io.ReadSeeker) error) error {
+	d := oci.DiffID(desc.Digest)
+	tell := p.Progress.Start(oci.Layer{DiffID: d, Descriptor: desc})
 	tar := &reopener{open: func() (io.ReadCloser, error) {
 		r, w := io.Pipe()
-		go func() { w.CloseWithError(WriteTar(ctx, p.s, l.DiffID, w)) }()
+		go func() { w.CloseWithError(WriteTar(ctx, p.s, d, w)) }()
 		return r, nil
 	}}
 	defer tar.Close()
-	err := p.put(ctx, desc, &tellReader{ReadSeeker: tar, tell: tell})
+	err := send(&tellReader{ReadSeeker: tar, tell: tell})
 	if tell != nil {
 		tell(0)
 	}
-	return desc, err
+	return err
 }
 
 // put sends a layer's blob unless the destination has it.

@@ -197,3 +197,16 @@ type Mounter interface {
 	// tells whether that could be done. If not, it is still to be put.
 	MountBlob(ctx context.Context, desc ocispec.Descriptor, from Reference) (bool, error)
 }
+
+// LayerSink is a Sink that keeps layers as files, not as blobs. It is given all
+// of an image's layers, each in turn, then its config by PutBlob, then the
+// manifest, which may list blobs that are nowhere there.
+type LayerSink interface {
+	Sink
+	// PutLayer stores the next layer, on those that came before: the lowest
+	// comes first. It is given digest and size of the layer's tar and compares
+	// them, and those of the blob if it is certain that the blob unpacks to
+	// this tar; zero: it isn't. If the layer is there on the same others, r is
+	// left unread and false is returned.
+	PutLayer(ctx context.Context, tar, blob ocispec.Descriptor, r io.Reader) (bool, error)
+}

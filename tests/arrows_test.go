@@ -50,6 +50,7 @@ var quarantine = map[string][]string{
 	"github.com/docker/cli":                    {"oci/registry"},
 	"go.podman.io/image":                       {"oci/registry"},
 	"go.podman.io/storage":                     {"oci/cstorage"},
+	"github.com/sirupsen/logrus":               {"oci/cstorage"}, // by which that library talks
 	"github.com/urfave/cli":                    {"cmd/flatroot"},
 	"github.com/vbauerster/mpb":                {"cmd/flatroot"},
 	"github.com/klauspost/compress":            {"index", "store/stream", "oci/archive", "oci/cstorage"},

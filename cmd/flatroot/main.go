@@ -16,9 +16,13 @@ import (
 	"path/filepath"
 
 	"github.com/flatroot/flatroot/mount/fuse/keeper"
+	"github.com/flatroot/flatroot/oci/cstorage"
 )
 
 func main() {
+	if cstorage.Helper() {
+		return
+	}
 	if code, is := keeper.Main(os.Args); is {
 		os.Exit(code)
 	}

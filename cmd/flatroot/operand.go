@@ -112,8 +112,8 @@ func sourceHint(path string) string {
 	return fmt.Sprintf("`flatroot build %s` makes an image of the directory", path)
 }
 
-// openSink opens the place that an image of this name is pushed to. told hears of what a registry is asked once more.
-func openSink(ctx context.Context, ref oci.Reference, name string, told func(registry.Notice)) (oci.Sink, error) {
+// openSink opens the place that an image is pushed to. told hears of what a registry is asked once more.
+func openSink(ctx context.Context, ref oci.Reference, told func(registry.Notice)) (oci.Sink, error) {
 	switch ref.Transport {
 	case oci.OCI:
 		return layout.Create(ctx, ref)
@@ -122,14 +122,11 @@ func openSink(ctx context.Context, ref oci.Reference, name string, told func(reg
 	case oci.Docker:
 		return registry.OpenSink(ref, registry.Options{UserAgent: "flatroot/" + version, Told: told})
 	case oci.ContainersStorage:
-		return nil, &usageError{
-			command: "push", msg: fmt.Sprintf("%s can't be written to: it belongs to the library that podman uses", ref),
-			hint: fmt.Sprintf("push to a layout, then have skopeo bring it there: flatroot push %s oci:DIR:TAG && skopeo copy oci:DIR:TAG %s", name, ref),
-		}
+		return cstorage.Create(ref)
 	}
 	return nil, &usageError{
 		command: "push", msg: fmt.Sprintf("this version can't push to %s", ref),
-		hint: "docker://HOST/REPOSITORY[:TAG] is a registry, oci:DIR[:NAME] an OCI layout, oci-archive:FILE[:NAME] one in a tar",
+		hint: "docker://HOST/REPOSITORY[:TAG] is a registry, oci:DIR[:NAME] an OCI layout, oci-archive:FILE[:NAME] one in a tar, containers-storage:NAME podman's storage",
 	}
 }
 

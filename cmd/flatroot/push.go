@@ -17,16 +17,16 @@ import (
 func pushCommand() *command {
 	return &command{
 		name: "push", args: "NAME DEST", min: 2, max: 2,
-		usage: "write an image to a registry, an OCI layout or an archive",
+		usage: "write an image to a registry, an OCI layout, an archive or podman's storage",
 		about: `Writes an image: the same layers, bit for bit the same tars, so that their diffIDs and the image's digest are the same wherever it is pulled. The digest of the manifest at the destination is printed.
 
-DEST is docker://HOST/REPOSITORY[:TAG] for a registry, oci:DIR[:NAME] for an OCI layout or oci-archive:FILE[:NAME]. Blobs that are there are not written again, and a registry is asked to take over from another of its repositories what came from there. A layout is made if it is not there, and keeps the images that it has by other names. An archive, a tar of a layout, holds the one image: it is written beside FILE and takes its place when it is whole. One that has other images is not replaced. With a digest, docker://HOST/REPOSITORY[:TAG]@DIGEST, only a manifest of that digest is written. Credentials are those that docker login and podman login leave.
+DEST is docker://HOST/REPOSITORY[:TAG] for a registry, oci:DIR[:NAME] for an OCI layout, oci-archive:FILE[:NAME] for one in a tar, or containers-storage:NAME for where podman has its images. Blobs that are there are not written again, and a registry is asked to take over from another of its repositories what came from there. A layout is made if it is not there, and keeps the images that it has by other names. An archive, a tar of a layout, holds the one image: it is written beside FILE and takes its place when it is whole. One that has other images is not replaced. With a digest, docker://HOST/REPOSITORY[:TAG]@DIGEST, only a manifest of that digest is written. Credentials are those that docker login and podman login leave.
 
 The manifest stays the same, with its digest, where all layers can be sent as they were: those that pull --keep-blobs has kept, those that the destination has, and tars that are not compressed. All others are compressed anew, always in the same way, and the manifest gets another digest; --compress=original refuses instead.
 
 A blob on its way to a registry that is cut off goes on from where the registry has it, after a pause that becomes longer; after six failures in a row the push fails. The manifest comes last, so that a push that fails leaves the tag as it was.
 
-An image can't be written to containers-storage: directly, as that belongs to the library that podman uses; go by a layout: flatroot push NAME oci:DIR:TAG, then skopeo copy oci:DIR:TAG containers-storage:NAME:TAG.`,
+A store of containers-storage is written by the library that podman, buildah, CRI-O and skopeo use, with the drivers overlay and vfs; which store is said as for pull. Layers are unpacked there, those that it has are shared, and the manifest stays the one that the image has, as after podman pull; with --compress=none it lists tars. A NAME without a registry is docker.io's. Only root can write there; into a store of one's own: podman unshare flatroot push. What a push that fails has put in, it takes out again.`,
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "compress", Value: index.AsCanBe, Usage: "send layers by `HOW`: original (as they were), gzip, zstd, none, or auto, which is original where it can be and else gzip"},
 		},
@@ -34,6 +34,7 @@ An image can't be written to containers-storage: directly, as that belongs to th
 			{"an image to a registry", "flatroot push web docker://registry.example.com/team/web:v2"},
 			{"an image as a directory that other tools read", "flatroot push web oci:web-layout:latest"},
 			{"as one file", "flatroot push web oci-archive:web.tar:latest"},
+			{"to where podman run finds it", "flatroot push web containers-storage:localhost/web:v2"},
 			{"from one registry to another with the same manifest", "flatroot pull --keep-blobs docker://docker.io/library/debian:13 && flatroot push debian:13 --compress original docker://registry.example.com/debian:13"},
 		},
 		run: func(ctx context.Context, v *invocation) error {
@@ -61,7 +62,7 @@ func runPush(ctx context.Context, c console, name, dest string, o index.PushOpti
 		return err
 	}
 	m := c.startProgress()
-	sink, err := openSink(ctx, ref, name, m.note)
+	sink, err := openSink(ctx, ref, m.note)
 	if err != nil {
 		m.stop()
 		return err

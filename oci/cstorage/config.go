@@ -19,20 +19,29 @@ func (p place) complete() (place, error) {
 	if p.graphRoot != "" {
 		return p, nil
 	}
-	conf, err := loadConfig()
+	conf, err := configured()
 	if err != nil {
-		return p, fmt.Errorf("read storage.conf: %w", err)
+		return p, err
 	}
 	p = place{driver: conf.GraphDriverName, graphRoot: conf.GraphRoot, runRoot: conf.RunRoot}
 	if conf.ImageStore != "" {
 		p.images = append(p.images, conf.ImageStore)
 	}
 	p.images = append(p.images, imageStores(conf.GraphDriverOptions)...)
-	if own := ownGraphRoot(); own != "" && own != p.graphRoot && !reachable(p.graphRoot) && reachable(own) {
-		// Before version 6 podman takes nobody but root to the graph root of the system's storage.conf.
-		p.graphRoot, p.driver = own, ""
-	}
 	return p, nil
+}
+
+// configured is the store that storage.conf names.
+func configured() (types.StoreOptions, error) {
+	conf, err := loadConfig()
+	if err != nil {
+		return conf, fmt.Errorf("read storage.conf: %w", err)
+	}
+	if own := ownGraphRoot(); own != "" && own != conf.GraphRoot && !reachable(conf.GraphRoot) && reachable(own) {
+		// Before version 6 podman takes nobody but root to the graph root of the system's storage.conf.
+		conf.GraphRoot, conf.GraphDriverName = own, ""
+	}
+	return conf, nil
 }
 
 // loadConfig reads storage.conf by the library's rules. For an ordinary user that makes a run root, which it only wants to

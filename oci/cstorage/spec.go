@@ -14,6 +14,7 @@ import (
 // place is the part of a reference in brackets: which store. All of it may be empty.
 type place struct {
 	driver, graphRoot, runRoot string
+	options                    []string // of the driver, in brackets
 	images                     []string // stores that are read beside it
 }
 
@@ -61,12 +62,15 @@ func parsePlace(spec string) (p place, err error) {
 			return p, fmt.Errorf("%s is no absolute path", shown(path))
 		}
 	}
-	p.images = imageStores(strings.Split(options, ","))
+	if options != "" {
+		p.options = strings.Split(options, ",")
+	}
+	p.images = imageStores(p.options)
 	return p, nil
 }
 
 // imageStores picks the additional image stores out of a driver's options, which are named overlay.imagestore=DIR, or
-// without the driver. The others matter to mounts only.
+// without the driver. The others matter to mounts, and to what writes.
 func imageStores(options []string) (dirs []string) {
 	for _, o := range options {
 		key, dir, _ := strings.Cut(o, "=")

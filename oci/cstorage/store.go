@@ -90,11 +90,18 @@ func (s *store) close() error {
 	return errors.Join(errs...)
 }
 
+// driverName is the name that a driver has in the store.
+func driverName(said string) string {
+	if said == "overlay2" { // its name elsewhere
+		return "overlay"
+	}
+	return said
+}
+
 // findDriver finds out whose the layers are, if that is not said: the store's own tools go by what is there as well.
 func findDriver(d dir, said string) (string, error) {
+	said = driverName(said)
 	switch {
-	case said == "overlay2": // its name elsewhere
-		return "overlay", nil
 	case said != "" && !slices.Contains(drivers, said):
 		return "", fmt.Errorf("layers of the storage driver %s can't be read, only those of %s; `skopeo copy containers-storage:… oci:DIR` makes an OCI layout of an image",
 			shown(said), strings.Join(drivers, " and "))
