@@ -389,6 +389,79 @@ func TestPushThere(t *testing.T) {
 	}
 }
 
+// unpacking is a sink that keeps files of layers, and has some of them.
+type unpacking struct {
+	having
+	there    map[digest.Digest]bool // tars
+	tars     []digest.Digest        // that were offered
+	blobs    []digest.Digest        // with them
+	manifest []byte
+}
+
+func (u *unpacking) PutLayer(ctx context.Context, tar, blob ocispec.Descriptor, r io.Reader) (bool, error) {
+	u.tars, u.blobs = append(u.tars, tar.Digest), append(u.blobs, blob.Digest)
+	if u.there[tar.Digest] {
+		return false, nil
+	}
+	return true, oci.CopyBlob(ctx, io.Discard, r, tar)
+}
+
+func (u *unpacking) PutManifest(_ context.Context, raw []byte, _ ocispec.Descriptor) error {
+	u.manifest = raw
+	return nil
+}
+
+// TestPushUnpacked: what keeps no blobs is given the tars in their order, with the blobs that are certain, and the manifest.
+func TestPushUnpacked(t *testing.T) {
+	s := fastStore(t, fsverity.SHA256)
+	push := func(m ocitest.Image, o PushOptions) (*Info, *unpacking, *PushReport) {
+		pullKept(t, s, newSource(t, m), ImportOptions{})
+		i, err := Find(s, "image")
+		must(t, err)
+		u := &unpacking{there: map[digest.Digest]bool{digest.Digest(i.Layers[2].DiffID): true}}
+		r, err := Push(context.Background(), s, i, u, o)
+		must(t, err)
+		var diffIDs []digest.Digest
+		for _, l := range i.Layers {
+			diffIDs = append(diffIDs, digest.Digest(l.DiffID))
+		}
+		if !slices.Equal(u.tars, diffIDs) || !slices.Equal(u.put, []digest.Digest{i.Config}) {
+			t.Errorf("%q: put %v and %v; want layers %v", o.Compression, u.tars, u.put, diffIDs)
+		}
+		if r.Layers != (LayerCounts{Total: 3, Reused: 1, Fetched: 2}) || r.Bytes != i.Layers[0].TarSize+i.Layers[1].TarSize {
+			t.Errorf("%q: %+v", o.Compression, r)
+		}
+		return i, u, r
+	}
+	m := ocitest.Image{Layers: text(t, hurtText, goodText, wholeText), Compression: []ocitest.Compression{ocitest.Gzip, ocitest.None, ocitest.Zstd}}
+	for _, c := range []string{"", AsCanBe, AsItWas} {
+		i, u, r := push(m, PushOptions{Compression: c})
+		if !r.SameManifest || r.Originals != 3 || !bytes.Equal(u.manifest, i.ManifestRaw) {
+			t.Errorf("%q: %+v, manifest %s", c, r, u.manifest)
+		}
+		if want := []digest.Digest{i.Layers[0].Blob, i.Layers[1].Blob, i.Layers[2].Blob}; !slices.Equal(u.blobs, want) {
+			t.Errorf("%q: blobs %v, want %v", c, u.blobs, want)
+		}
+	}
+	i, u, r := push(m, PushOptions{Compression: plain})
+	doc, err := oci.ParseDocument(u.manifest, "")
+	must(t, err)
+	if r.SameManifest || r.Originals != 0 || doc.Layers[0].Digest != digest.Digest(i.Layers[0].DiffID) || doc.Layers[0].MediaType != ocispec.MediaTypeImageLayer {
+		t.Errorf("as tars: %+v, %+v", r, doc.Layers)
+	}
+	for _, c := range []string{gz, zst} {
+		if _, err := Push(context.Background(), s, i, &unpacking{}, PushOptions{Compression: c}); err == nil || !strings.Contains(err.Error(), "nothing to compress") {
+			t.Errorf("%s: %v", c, err)
+		}
+	}
+	// Blobs that nobody here has seen, of layers that were there, are not told of.
+	m.Compression = []ocitest.Compression{ocitest.Zstd, ocitest.None, ocitest.Gzip}
+	i, u, r = push(m, PushOptions{})
+	if want := []digest.Digest{"", i.Layers[1].Blob, ""}; !slices.Equal(u.blobs, want) || !r.SameManifest {
+		t.Errorf("blobs %v, want %v; %+v", u.blobs, want, r)
+	}
+}
+
 // TestReopener reads the same bytes whatever way.
 func TestReopener(t *testing.T) {
 	opened, closed := 0, 0

@@ -78,14 +78,20 @@ func ownGraphRoot() string {
 }
 
 // reachable tells whether a directory has the images of some driver.
-func reachable(path string) bool {
+func reachable(path string) bool { return usedDriver(path) != "" }
+
+// usedDriver is the driver that the images in a directory are of; empty: there are none.
+func usedDriver(path string) string {
 	d, err := openDir(path)
 	if err != nil {
-		return false
+		return ""
 	}
 	defer d.Close()
-	_, err = findDriver(d, "")
-	return err == nil
+	driver, err := findDriver(d, "")
+	if err != nil {
+		return ""
+	}
+	return driver
 }
 
 // with writes a place in brackets, so that it is found whatever storage.conf says.

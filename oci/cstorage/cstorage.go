@@ -1,5 +1,5 @@
-// Package cstorage reads images in a store of containers-storage, where podman, buildah, CRI-O and skopeo keep theirs. It
-// writes nothing, mounts nothing and needs no privilege but to read the files.
+// Package cstorage reads and writes images in a store of containers-storage, where podman, buildah, CRI-O and skopeo keep
+// theirs. A Source writes nothing, mounts nothing and needs no privilege but to read the files.
 //
 // A store is a directory, its graph root:
 //
@@ -9,8 +9,8 @@
 //	DRIVER-layers/ID.tar-split.gz          all of a layer's tar but the contents of files
 //	overlay/ID/diff/, vfs/dir/ID/          a layer's files: its own, or with those below it
 //
-// The library for it, go.podman.io/storage, writes files and leaves a mount as soon as it opens a store. Of it only the
-// package that reads storage.conf is used here.
+// The library for it, go.podman.io/storage, writes files and leaves a mount as soon as it opens a store. A Source uses only
+// the package of it that reads storage.conf; a Sink, which is to write, leaves all else to the library.
 //
 // Layers are kept unpacked. tar-split gives back their tars bit for bit, but not the compressed blobs that the manifest
 // lists. So Manifest and Config are the original ones, and Stored tells by which descriptor the tar of a layer can be had:

@@ -85,12 +85,17 @@ func create(ref oci.Reference) (*Sink, error) {
 	return s, nil
 }
 
-// storeOptions are what the library needs to know of a store.
-func (p place) storeOptions() (types.StoreOptions, error) {
-	if p.graphRoot == "" {
-		return configured()
+// storeOptions are what the library needs to know of a store. Left to itself it would begin another one, of the driver overlay,
+// in the directory of one that has images of vfs.
+func (p place) storeOptions() (o types.StoreOptions, err error) {
+	if p.graphRoot != "" {
+		o = types.StoreOptions{GraphDriverName: driverName(p.driver), GraphRoot: p.graphRoot, RunRoot: p.runRoot, GraphDriverOptions: p.options}
+	} else if o, err = configured(); err != nil {
+		return o, err
 	}
-	o := types.StoreOptions{GraphDriverName: driverName(p.driver), GraphRoot: p.graphRoot, RunRoot: p.runRoot, GraphDriverOptions: p.options}
+	if o.GraphDriverName == "" {
+		o.GraphDriverName = usedDriver(o.GraphRoot)
+	}
 	if o.GraphDriverName == "" {
 		return o, nil
 	}

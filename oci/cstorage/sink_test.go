@@ -21,6 +21,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.podman.io/storage"
 	"golang.org/x/sys/unix"
 
 	"github.com/flatroot/flatroot/oci"
@@ -67,9 +68,11 @@ func describe(mediaType string, b []byte) ocispec.Descriptor {
 }
 
 // put puts an image in as index.Push does, and counts the layers that were written.
-func (d destination) put(name string, m image) (written int, err error) {
+func (d destination) put(name string, m image) (int, error) { return put(d.reference(name), m) }
+
+func put(ref oci.Reference, m image) (written int, err error) {
 	ctx := context.Background()
-	s, err := Create(d.reference(name))
+	s, err := Create(ref)
 	if err != nil {
 		return 0, err
 	}
@@ -131,6 +134,14 @@ func (d destination) layers(t *testing.T) (all []map[string]any) {
 	return all
 }
 
+// unmounted makes sure that nothing is mounted in the store.
+func (d destination) unmounted(t *testing.T) {
+	t.Helper()
+	if strings.Contains(mounts(t), d.dir) {
+		t.Error("there are mounts in the store")
+	}
+}
+
 // empty makes sure that nothing is left of a push, neither in the records nor beside them.
 func (d destination) empty(t *testing.T) {
 	t.Helper()
@@ -186,7 +197,6 @@ func TestSink(t *testing.T) {
 	for _, driver := range drivers {
 		t.Run(driver, func(t *testing.T) {
 			d := newDestination(t, driver)
-			mounted := mounts(t)
 			lower, upper := everything(t), textLayer("f", "another")
 			first := newImage(t, lower, nodes(t), whiteouts(), whiteouts())
 			for n, want := range []int{4, 0} {
@@ -208,15 +218,20 @@ func TestSink(t *testing.T) {
 				t.Fatalf("%d layers written, %v", written, err)
 			}
 			d.check(t, "docker.io/library/web:latest", third, 6)
+			// Without the driver's name the store is still the one of that driver.
+			ref := d.reference("web")
+			ref.Path = strings.Replace(ref.Path, driver+"@", "", 1)
+			if _, err := put(ref, third); err != nil {
+				t.Fatal(err)
+			}
+			d.check(t, "docker.io/library/web:latest", third, 6)
 			// No layers at all.
 			none := newImage(t)
 			if _, err := d.put("none", none); err != nil {
 				t.Fatal(err)
 			}
 			d.check(t, "none", none, 6)
-			if mounts(t) != mounted {
-				t.Error("there are other mounts")
-			}
+			d.unmounted(t)
 		})
 	}
 }
@@ -344,7 +359,6 @@ func TestSinkFails(t *testing.T) {
 		for _, driver := range drivers {
 			t.Run(driver+" "+c.name, func(t *testing.T) {
 				d := newDestination(t, driver)
-				mounted := mounts(t)
 				s, err := Create(d.reference("localhost/web:v1"))
 				if err != nil {
 					t.Fatal(err)
@@ -358,9 +372,7 @@ func TestSinkFails(t *testing.T) {
 					t.Error(err)
 				}
 				d.empty(t)
-				if mounts(t) != mounted {
-					t.Error("there are other mounts")
-				}
+				d.unmounted(t)
 			})
 		}
 	}
@@ -417,6 +429,65 @@ func TestSinkShared(t *testing.T) {
 		t.Error(err)
 	}
 	d.check(t, "localhost/late", m, 1)
+}
+
+// TestSinkBusy has a container run meanwhile: its files stay where they are.
+func TestSinkBusy(t *testing.T) {
+	for _, driver := range drivers {
+		d := newDestination(t, driver)
+		m := newImage(t, textLayer("f", "content"))
+		if _, err := d.put("localhost/web", m); err != nil {
+			t.Fatal(err)
+		}
+		s, err := storage.GetStore(storage.StoreOptions{GraphDriverName: driver, GraphRoot: d.graph(), RunRoot: d.dir + "/run"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := s.CreateContainer("", nil, m.Find("config").Descriptor.Digest.Encoded(), "", "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files, err := s.Mount(c.ID, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.put("localhost/more", newImage(t, m.layers[0], textLayer("g", "more"))); err != nil {
+			t.Error(err)
+		}
+		if b, err := os.ReadFile(filepath.Join(files, "f")); err != nil || string(b) != "content" {
+			t.Errorf("%s: %s, %v", driver, b, err)
+		}
+		if _, err := s.Unmount(c.ID, true); err != nil {
+			t.Error(err)
+		}
+		if _, err := s.Shutdown(true); err != nil {
+			t.Error(err)
+		}
+		s.Free()
+	}
+}
+
+// TestSinkSparse has layers with sparse files. The library takes those of one format, though they can't be read again.
+func TestSinkSparse(t *testing.T) {
+	d := newDestination(t, "vfs")
+	sparse := filepath.Join(d.dir, "sparse")
+	if err := errors.Join(os.WriteFile(sparse, []byte("begin"), 0o600), os.Truncate(sparse, 16<<20)); err != nil {
+		t.Fatal(err)
+	}
+	for format, want := range map[string]string{"gnu": "unhandled tar header type 83", "posix": ""} {
+		layer, err := exec.Command("tar", "-C", d.dir, "--sparse", "--format="+format, "--hole-detection=raw", "-c", "sparse").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = d.put("localhost/"+format, newImage(t, layer))
+		if want == "" {
+			want = "sparse files"
+			if err == nil {
+				err = d.stored().read(context.Background(), "localhost/"+format, Options{})
+			}
+		}
+		wantError(t, err, want)
+	}
 }
 
 // TestSinkDistrusts has stores with records that are not what their IDs promise.

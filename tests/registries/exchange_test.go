@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -211,27 +212,67 @@ func TestPodman(t *testing.T) {
 	}
 }
 
-// TestContainersStorage: the way around that a push names leads there.
+// TestContainersStorage has podman and skopeo read what was pushed to a store, and flatroot pull it from there again.
 func TestContainersStorage(t *testing.T) {
 	testenv.Need(t, "root", "mount")
 	skopeo := testenv.Peer(t, "skopeo")
-	p := newPlace(t)
-	p.image(ocitest.Image{}, 5000)
-	p.flatroot("pull", "oci:layout:image", "--keep-blobs")
-	if _, err := p.try(program, "push", "layout:image", "containers-storage:app:v1"); err == nil {
-		t.Error("it was pushed")
-	}
-	p.flatroot("push", "layout:image", "oci:way:v1")
-	at := "containers-storage:[vfs@" + p.path("storage") + "+" + p.path("run") + "]localhost/app:v1"
-	// It starts itself again for each layer, which can't be done under the loader of the peers' root alone.
+	// They start themselves again for each layer, which can't be done under the loader of the peers' root alone.
 	peers := filepath.Dir(filepath.Dir(skopeo))
-	run := func(args ...string) string {
-		return p.run(filepath.Join(peers, "run"), append([]string{peers, "skopeo"}, args...)...)
-	}
-	run("copy", "--quiet", "oci:way:v1", at)
-	var seen struct{ Layers []string }
-	p.decode(run("inspect", at), &seen)
-	if len(seen.Layers) != 1 {
-		t.Errorf("skopeo sees %+v", seen)
+	for _, driver := range []string{"overlay", "vfs"} {
+		t.Run(driver, func(t *testing.T) {
+			p := newPlace(t)
+			peer := func(args ...string) string {
+				return p.run(filepath.Join(peers, "run"), append([]string{peers}, args...)...)
+			}
+			podman := func(args ...string) string {
+				return peer(append([]string{"podman", "--root", p.path("storage"), "--runroot", p.path("run"), "--storage-driver", driver}, args...)...)
+			}
+			want := p.image(ocitest.Image{}, 1<<20, 5000, 300)
+			p.flatroot("pull", "oci:layout:image")
+			at := "containers-storage:[" + driver + "@" + p.path("storage") + "+" + p.path("run") + "]localhost/app:"
+			for n, written := range []int{3, 0} {
+				if r := p.report("push", "layout:image", at+"v1"); r.Manifest != want || !r.Same || r.Layers.Fetched != written {
+					t.Errorf("push %d: %+v, want manifest %s", n+1, r, want)
+				}
+			}
+			var seen []struct {
+				Digest string
+				RootFS struct{ Layers []string }
+			}
+			diffIDs := p.diffIDs("layout", "image")
+			p.decode(podman("image", "inspect", "localhost/app:v1"), &seen)
+			if len(seen) != 1 || seen[0].Digest != want || !slices.Equal(seen[0].RootFS.Layers, diffIDs) {
+				t.Errorf("podman has %+v, want manifest %s", seen, want)
+			}
+			podman("system", "check")
+			podman("create", "--quiet", "--name", "one", "--network", "none", "localhost/app:v1", "true")
+			podman("export", "--output", p.path("files.tar"), "one")
+			podman("rm", "one")
+			if list := p.run("tar", "-tvf", p.path("files.tar"), "usr/layer2"); !strings.Contains(list, " 300 ") {
+				t.Errorf("a container of the image has the file %s", list)
+			}
+			// Out again.
+			peer("skopeo", "copy", "--quiet", at+"v1", "oci:back:v1")
+			if got := p.diffIDs("back", "v1"); !slices.Equal(got, diffIDs) {
+				t.Errorf("skopeo copies diffIDs %v, want %v", got, diffIDs)
+			}
+			digest := p.flatroot("digest", "layout:image")
+			p.run("rm", "-rf", p.path("store"))
+			p.flatroot("init")
+			if r := p.report("pull", at+"v1", "--name", "back"); r.Manifest != want || r.Image != digest {
+				t.Errorf("pulled back: %+v, want image %s", r, digest)
+			}
+			// A tag that moves; what both images have is there once.
+			p.run("rm", "-rf", p.path("layout"))
+			other := p.image(ocitest.Image{}, 1<<20, 5000, 400)
+			p.flatroot("pull", "oci:layout:image", "--name", "other")
+			if r := p.report("push", "other", at+"v1"); r.Manifest != other || r.Layers.Reused != 2 {
+				t.Errorf("another image: %+v, want manifest %s", r, other)
+			}
+			p.decode(podman("image", "inspect", "localhost/app:v1"), &seen)
+			if seen[0].Digest != other {
+				t.Errorf("podman has %+v, want manifest %s", seen, other)
+			}
+		})
 	}
 }
