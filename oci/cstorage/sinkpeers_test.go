@@ -39,7 +39,7 @@ func run(t *testing.T, cmd *exec.Cmd, as func(*exec.Cmd)) string {
 func asRoot(*exec.Cmd) {}
 
 // TestPodmanSink has podman look at what was pushed, as root and in a user namespace: by its check of all that a store has, too,
-// which puts each layer's tar together. Then podman pulls the same image, and finds that it has it.
+// which puts each layer's tar together. Then podman pulls the same image, and finds that it has all of its layers.
 func TestPodmanSink(t *testing.T) {
 	testenv.Peer(t, "podman")
 	for _, c := range []struct {
@@ -58,9 +58,11 @@ func TestPodmanSink(t *testing.T) {
 			if !c.rootless { // it takes device nodes, which nobody else can make, for missing files
 				run(t, d.podmanAt(t, "system", "check"), as)
 			}
-			layout := filepath.Join(d.dir, "layout")
-			if err := m.WriteLayout(layout, "v1"); err != nil {
-				t.Fatal(err)
+			layout := m.layout(t, d)
+			for n := range m.layers { // which podman does not miss
+				if err := os.Remove(filepath.Join(layout, "blobs/sha256", m.Blobs[n].Descriptor.Digest.Encoded())); err != nil {
+					t.Fatal(err)
+				}
 			}
 			run(t, d.podmanAt(t, "pull", "-q", "oci:"+layout+":v1"), as)
 			d.inspect(t, m, as)
@@ -69,6 +71,16 @@ func TestPodmanSink(t *testing.T) {
 			}
 		})
 	}
+}
+
+// layout is a layout that has the image as v1.
+func (m image) layout(t *testing.T, d destination) string {
+	t.Helper()
+	path := filepath.Join(d.dir, "layout")
+	if err := m.WriteLayout(path, "v1"); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // lend gives a store's place to the user of the namespace.
@@ -113,15 +125,14 @@ func TestPodmanAfterKill(t *testing.T) {
 			d := newDestination(t, driver)
 			d.killed(t)
 			m := pushedImage(t)
-			layout := filepath.Join(d.dir, "layout")
-			if err := m.WriteLayout(layout, "v1"); err != nil {
-				t.Fatal(err)
-			}
-			run(t, d.podmanAt(t, "pull", "-q", "oci:"+layout+":v1"), asRoot)
+			run(t, d.podmanAt(t, "pull", "-q", "oci:"+m.layout(t, d)+":v1"), asRoot)
 			run(t, d.podmanAt(t, "system", "check"), asRoot)
 			d.whole(t)
 			if n := len(d.layers(t)); n != 2 {
 				t.Errorf("there are %d layers", n)
+			}
+			if written, err := d.put("localhost/again", m); err != nil || written != 0 {
+				t.Errorf("of what podman has pulled %d layers were written, %v", written, err)
 			}
 		})
 	}
