@@ -17,7 +17,7 @@ import (
 func pushCommand() *command {
 	return &command{
 		name: "push", args: "NAME DEST", min: 2, max: 2,
-		usage: "write an image to a registry, an OCI layout, an archive or podman's storage",
+		usage: "write an image to a registry, a file or podman's storage",
 		about: `Writes an image: the same layers, bit for bit the same tars, so that their diffIDs and the image's digest are the same wherever it is pulled. The digest of the manifest at the destination is printed.
 
 DEST is docker://HOST/REPOSITORY[:TAG] for a registry, oci:DIR[:NAME] for an OCI layout, oci-archive:FILE[:NAME] for one in a tar, or containers-storage:NAME for where podman has its images. Blobs that are there are not written again, and a registry is asked to take over from another of its repositories what came from there. A layout is made if it is not there, and keeps the images that it has by other names. An archive, a tar of a layout, holds the one image: it is written beside FILE and takes its place when it is whole. One that has other images is not replaced. With a digest, docker://HOST/REPOSITORY[:TAG]@DIGEST, only a manifest of that digest is written. Credentials are those that docker login and podman login leave.
