@@ -19,6 +19,19 @@ func rows() []row {
 			ours: pull("server-gzip", "v1", fresh), peer: podman("server-gzip", "v1", freshPodman),
 		},
 		row{
+			name: "import server v1, gzip, image included; the sum of its parts", goal: "≤ 1.25", needs: "server-gzip",
+			setup: func(s *settings) error {
+				return kit.Command("go", "build", "-o", s.path("parts"), "./tests/bench/parts")
+			},
+			ours: pull("server-gzip", "v1", fresh),
+			peer: side{
+				prepare: func(s *settings) error { return os.RemoveAll(s.path("objects")) },
+				command: func(s *settings) []string {
+					return []string{s.path("parts"), s.image("server-gzip"), "v1", s.path("objects")}
+				},
+			},
+		},
+		row{
 			name: "import server v1, gzip; `cfsctl oci pull`", goal: "-", needs: "server-gzip", tool: "cfsctl",
 			ours: pull("server-gzip", "v1", fresh), peer: cfsctl("server-gzip", "v1"),
 		},
