@@ -39,16 +39,14 @@ func namedImages(t *testing.T, s *store.Store) (all []*Info) {
 }
 
 // refsTo are the refs that a name has for an image; nil: no image.
-func refsTo(i *Info) (tag, image string) {
+func refsTo(i *Info) standing {
 	switch {
 	case i == nil:
-		return "", ""
+		return standing{}
 	case i.Manifest == "":
-		return "", i.Image.String()
-	case i.Rules == OCI1:
-		return manifestEntry(i.Manifest), ""
+		return standing{image: i.Image.String()}
 	}
-	return manifestEntry(i.Manifest), i.Image.String()
+	return manifestStanding(i.Manifest, i.Rules, i.Image)
 }
 
 // TestNameCutOff changes a name from each image to each other one, from none and to none, and stops after the first of its
@@ -62,19 +60,17 @@ func TestNameCutOff(t *testing.T) {
 	}
 	for n, from := range all {
 		for m, to := range all {
-			tag, image := refsTo(from)
-			if _, err := setRefs(s, "name", tag, image); err != nil {
+			if _, err := setRefs(s, "name", refsTo(from)); err != nil {
 				t.Fatal(err)
 			}
 			wantNamed(t, s, from, from)
-			tag, image = refsTo(to)
-			if err := nameSteps(s, at, tag, image)[0](); ignoreMissing(err) != nil {
+			if err := nameSteps(s, at, refsTo(to))[0](); ignoreMissing(err) != nil {
 				t.Fatal(err)
 			}
 			if !wantNamed(t, s, from, to) {
 				t.Errorf("from image %d to %d", n, m)
 			}
-			if _, err := setRefs(s, "name", tag, image); err != nil {
+			if _, err := setRefs(s, "name", refsTo(to)); err != nil {
 				t.Fatal(err)
 			}
 			if !wantNamed(t, s, to, to) {

@@ -183,6 +183,9 @@ type Sink interface {
 	// io.Seeker too, a sink that has been cut off may go back in it; the blob
 	// begins where r is when it is given.
 	PutBlob(ctx context.Context, desc ocispec.Descriptor, r io.Reader) error
+	// PutListed stores a manifest that an image index is going to list, after
+	// everything that it lists itself, and gives it no name.
+	PutListed(ctx context.Context, raw []byte, desc ocispec.Descriptor) error
 	// PutManifest stores a manifest or image index, after everything that it
 	// lists, and gives it the sink's name.
 	PutManifest(ctx context.Context, raw []byte, desc ocispec.Descriptor) error
