@@ -31,8 +31,8 @@ type imageLine struct {
 	Name       string             `json:"name"`
 	Manifest   digest.Digest      `json:"manifest,omitempty"`
 	Config     digest.Digest      `json:"config,omitempty"`
-	Image      fsverity.Digest    `json:"image"`
-	Algorithm  fsverity.Algorithm `json:"algorithm"`
+	Image      fsverity.Digest    `json:"image,omitzero"` // zero: an image index lists none for this machine
+	Algorithm  fsverity.Algorithm `json:"algorithm,omitzero"`
 	Rules      index.Rules        `json:"rules,omitempty"`
 	ImageBytes int64              `json:"image_bytes"`
 	Layers     int                `json:"layers"`
@@ -72,7 +72,7 @@ func (l imageLine) rows() [][]string {
 	rows := [][]string{l.row()}
 	for _, p := range l.Platforms {
 		row := p.row()
-		row[0] = "  " + p.Platform
+		row[0] = p.Name + " (" + p.Platform + ")"
 		rows = append(rows, row)
 	}
 	return rows
