@@ -21,7 +21,7 @@ import (
 // no other image.
 type indexWorld struct {
 	*world
-	index *index.IndexInfo
+	index *index.ImageIndex
 	other *index.Info
 }
 
@@ -44,7 +44,7 @@ func newIndexWorld(t *testing.T, seed uint64) *indexWorld {
 		own.layers = append(own.layers, oci.DiffID(digestOf(l)))
 	}
 	w.images = append(w.images, own)
-	w.index, err = index.FindIndex(w.s, "all")
+	w.index, err = index.FindImageIndex(w.s, "all")
 	w.must(err)
 	w.other, err = index.FindFor(w.s, "all", x.Images[1].Platform)
 	w.must(err)
@@ -150,7 +150,7 @@ func TestIndex(t *testing.T) {
 // wantIndex wants all of the index to be there.
 func (w *indexWorld) wantIndex() {
 	w.t.Helper()
-	x, err := index.FindIndex(w.s, "all")
+	x, err := index.FindImageIndex(w.s, "all")
 	w.must(err)
 	if digest.FromBytes(x.Raw) != w.index.Digest || len(x.Images) != 2 || len(x.Others) != 2 {
 		w.t.Errorf("the index is %+v", x)

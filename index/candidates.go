@@ -151,7 +151,7 @@ func relatedLayers(s *store.Store, name string, src oci.Source) ([]StoredLayer, 
 		if err != nil {
 			continue
 		}
-		for _, i := range all {
+		for _, i := range append([]*Info{i}, all...) { // the one for this machine before those that an index lists besides
 			for _, l := range slices.Backward(i.Layers) { // upper layers go before those that they replace
 				*to = append(*to, StoredLayer{l.DiffID, l.Stream})
 			}

@@ -138,8 +138,35 @@ func Names(s *store.Store) ([]string, error) {
 // goes before a tag of the same name.
 func Find(s *store.Store, name string) (*Info, error) { return FindFor(s, name, oci.Platform{}) }
 
-// FindFor finds the image for a platform if the name stands for an image index; the error may be *oci.PlatformError.
+// FindFor is Find for one platform, of which the image has to be: of an image index it takes the one for that. The error may be
+// *oci.PlatformError.
 func FindFor(s *store.Store, name string, p oci.Platform) (*Info, error) {
+	i, err := findFor(s, name, p)
+	if err == nil && p != (oci.Platform{}) && i.Index == "" {
+		err = i.checkPlatform(p)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return i, nil
+}
+
+// checkPlatform refuses an image that is for another platform, if it says for which.
+func (i *Info) checkPlatform(p oci.Platform) error {
+	if i.Manifest == "" {
+		return nil
+	}
+	c, err := oci.ParseConfig(i.ConfigRaw)
+	if err == nil && c.Platform.OS != "" && c.Platform.Architecture != "" && p.Match(c.Platform) == 0 {
+		err = &oci.PlatformError{Want: p, Have: []oci.Platform{c.Platform}}
+	}
+	if err != nil {
+		return fmt.Errorf("image %s: %w", i.Name, err)
+	}
+	return nil
+}
+
+func findFor(s *store.Store, name string, p oci.Platform) (*Info, error) {
 	n, err := standingOf(s, name)
 	if err != nil {
 		return nil, err

@@ -64,13 +64,13 @@ func (o *online) source(t *testing.T, name string) oci.Source {
 }
 
 // pullAll imports all images of an index.
-func (o *online) pullAll(t *testing.T, s *store.Store, name string, io ImportOptions) (*IndexReport, error) {
+func (o *online) pullAll(t *testing.T, s *store.Store, name string, io ImportOptions) (*ImageIndexReport, error) {
 	t.Helper()
 	io.Image, io.Name, io.ImageObjects = writeImage, name, imageObjects
 	return ImportAll(context.Background(), s, o.source(t, name), io)
 }
 
-func (o *online) mustPullAll(t *testing.T, s *store.Store, name string, io ImportOptions) *IndexReport {
+func (o *online) mustPullAll(t *testing.T, s *store.Store, name string, io ImportOptions) *ImageIndexReport {
 	t.Helper()
 	r, err := o.pullAll(t, s, name, io)
 	must(t, err)
@@ -80,12 +80,12 @@ func (o *online) mustPullAll(t *testing.T, s *store.Store, name string, io Impor
 // pushAll sends a name's image index back.
 func (o *online) pushAll(t *testing.T, s *store.Store, name, to string, po PushOptions) (*PushReport, error) {
 	t.Helper()
-	x, err := FindIndex(s, name)
+	x, err := FindImageIndex(s, name)
 	must(t, err)
 	sink, err := registry.OpenSink(o.ref(to), o.options())
 	must(t, err)
 	defer sink.Close()
-	return PushIndex(context.Background(), s, x, sink, po)
+	return PushImageIndex(context.Background(), s, x, sink, po)
 }
 
 func (o *online) resolve(t *testing.T, name string) digest.Digest {
@@ -95,7 +95,7 @@ func (o *online) resolve(t *testing.T, name string) digest.Digest {
 	return d.Digest
 }
 
-func digests(r *IndexReport) (all []string) {
+func digests(r *ImageIndexReport) (all []string) {
 	for _, i := range r.Images {
 		all = append(all, i.Platform+" "+i.Image.String())
 	}
@@ -185,7 +185,7 @@ func TestIndexRewritten(t *testing.T) {
 	if got, want := digests(again), digests(r); !slices.Equal(got, want) || again.Others.Total > 0 || again.Index != p.Manifest {
 		t.Errorf("came back as %v, not %v", got, want)
 	}
-	back, err := FindIndex(other, "to")
+	back, err := FindImageIndex(other, "to")
 	must(t, err)
 	if doc, err := oci.ParseDocument(back.Raw, ""); err != nil || doc.Annotations["what"] != "a <test>" {
 		t.Errorf("annotations: %v, %v", doc, err)
@@ -218,7 +218,7 @@ func TestIndexFetchedOnce(t *testing.T) {
 	}
 	// Another tag of it costs as little.
 	must(t, Tag(s, "from", "tagged"))
-	y, err := FindIndex(s, "tagged")
+	y, err := FindImageIndex(s, "tagged")
 	if err != nil || y == nil || y.Digest != r.Index {
 		t.Errorf("tagged: %+v, %v", y, err)
 	}
@@ -270,7 +270,7 @@ func TestIndexNames(t *testing.T) {
 	if _, err := Import(context.Background(), s, o.source(t, "all"), ImportOptions{Image: writeImage, Name: "all"}); err != nil {
 		t.Fatal(err)
 	}
-	if x, err := FindIndex(s, "all"); x != nil || err != nil {
+	if x, err := FindImageIndex(s, "all"); x != nil || err != nil {
 		t.Errorf("it is still an index: %+v, %v", x, err)
 	}
 	must(t, Remove(s, "foreign"))
@@ -352,7 +352,7 @@ func TestIndexFollows(t *testing.T) {
 		wantFollowed(t, s, r.Index)
 		must(t, RestoreDocument(context.Background(), s, entry, find, writeImage))
 	}
-	if x, err := FindIndex(s, "from"); err != nil || len(x.Images) != 3 {
+	if x, err := FindImageIndex(s, "from"); err != nil || len(x.Images) != 3 {
 		t.Errorf("%+v, %v", x, err)
 	}
 }
@@ -390,7 +390,7 @@ func TestIndexSingle(t *testing.T) {
 	o.push(t, ocitest.Image{Layers: text(t, hurtText), Platform: otherPlatform}, "one")
 	s := fastStore(t, fsverity.SHA256)
 	r := o.mustPullAll(t, s, "one", ImportOptions{})
-	x, err := FindIndex(s, "one")
+	x, err := FindImageIndex(s, "one")
 	if r.Index != "" || len(r.Images) != 1 || x != nil || err != nil {
 		t.Errorf("report %+v, index %v, %v", r, x, err)
 	}
@@ -426,7 +426,9 @@ func TestIndexBad(t *testing.T) {
 		{"two of a platform, by other names", editing(func(d *ocispec.Descriptor) {
 			d.Platform = &ocispec.Platform{OS: "Linux", Architecture: "riscv64"}
 		}), nil, "two images for linux/riscv64"},
-		{"no image", func(x *ocitest.Index) { x.Attested, x.Edit = true, func(i *ocispec.Index) { i.Manifests = i.Manifests[3:] } }, nil, "lists no image"},
+		{"no image", func(x *ocitest.Index) {
+			x.Attested, x.Edit = true, func(i *ocispec.Index) { i.Manifests = i.Manifests[3:] }
+		}, nil, "lists no image"},
 		{"nothing", func(x *ocitest.Index) { x.Images = nil }, nil, "lists no image"},
 		{"size too small", editing(func(d *ocispec.Descriptor) { d.Size-- }), nil, "is longer than the"},
 		{"size too large", editing(func(d *ocispec.Descriptor) { d.Size++ }), nil, "its descriptor says"},

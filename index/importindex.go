@@ -16,8 +16,8 @@ import (
 	"github.com/flatroot/flatroot/store/stream"
 )
 
-// IndexReport says what the import of an image index did. Its JSON form is part of the command's interface.
-type IndexReport struct {
+// ImageIndexReport says what the import of an image index did. Its JSON form is part of the command's interface.
+type ImageIndexReport struct {
 	Name     string          `json:"name,omitempty"`
 	Index    digest.Digest   `json:"index,omitempty"` // empty: the source has one image, and no index
 	Images   []*Report       `json:"images"`
@@ -35,7 +35,7 @@ type OtherCounts struct {
 // ImportAll brings an image index into the store, with the images of all platforms, and gives it a name: the images as Import
 // does, one after the other, then what else it lists, then the index, then the name, which nothing has that is not whole. Where
 // the source has no image index that is Import.
-func ImportAll(ctx context.Context, s *store.Store, src oci.Source, o ImportOptions) (*IndexReport, error) {
+func ImportAll(ctx context.Context, s *store.Store, src oci.Source, o ImportOptions) (*ImageIndexReport, error) {
 	im := newImporter(s.Algorithm(), src, o)
 	im.s = s
 	root, err := src.Resolve(ctx)
@@ -47,7 +47,7 @@ func ImportAll(ctx context.Context, s *store.Store, src oci.Source, o ImportOpti
 	if !ok || oci.IsManifest(root.MediaType) {
 		return importOne(ctx, s, src, o)
 	}
-	a := &indexImporter{importer: im, from: from, report: IndexReport{Name: o.Name, Index: root.Digest}}
+	a := &indexImporter{importer: im, from: from, report: ImageIndexReport{Name: o.Name, Index: root.Digest}}
 	a.x, err = oci.LoadIndex(ctx, root, a.document)
 	switch {
 	case errors.Is(err, oci.ErrNoIndex):
@@ -63,12 +63,12 @@ func ImportAll(ctx context.Context, s *store.Store, src oci.Source, o ImportOpti
 	return &a.report, nil
 }
 
-func importOne(ctx context.Context, s *store.Store, src oci.Source, o ImportOptions) (*IndexReport, error) {
+func importOne(ctx context.Context, s *store.Store, src oci.Source, o ImportOptions) (*ImageIndexReport, error) {
 	r, err := Import(ctx, s, src, o)
 	if err != nil {
 		return nil, err
 	}
-	return &IndexReport{Name: r.Name, Images: []*Report{r}, SignedBy: r.SignedBy}, nil
+	return &ImageIndexReport{Name: r.Name, Images: []*Report{r}, SignedBy: r.SignedBy}, nil
 }
 
 // indexImporter is an importer of an image index: its signatures are those of the index.
@@ -77,7 +77,7 @@ type indexImporter struct {
 	from   oci.DocumentSource
 	x      *oci.Index
 	kept   []*otherBlob
-	report IndexReport
+	report ImageIndexReport
 }
 
 // otherBlob is a blob of an image index that is no layer.

@@ -20,8 +20,8 @@ import (
 
 func indexEntry(d digest.Digest) string { return indexPrefix + d.String() }
 
-// IndexInfo says what a store has of an image index.
-type IndexInfo struct {
+// ImageIndex is what a store has of an image index.
+type ImageIndex struct {
 	Name      string
 	Digest    digest.Digest
 	MediaType string
@@ -33,8 +33,8 @@ type IndexInfo struct {
 	refs   []stream.NamedRef
 }
 
-// FindIndex finds the image index that a name stands for; nil: it stands for none.
-func FindIndex(s *store.Store, name string) (*IndexInfo, error) {
+// FindImageIndex finds the image index that a name stands for; nil: it stands for none.
+func FindImageIndex(s *store.Store, name string) (*ImageIndex, error) {
 	n, err := standingOf(s, name)
 	if err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func FindIndex(s *store.Store, name string) (*IndexInfo, error) {
 }
 
 // findIndex reads the image index that a name's refs lead to, if that ref counts.
-func findIndex(s *store.Store, name string, n standing) (*IndexInfo, error) {
+func findIndex(s *store.Store, name string, n standing) (*ImageIndex, error) {
 	if n.index == "" || n.image != "" {
 		return nil, nil
 	}
@@ -57,7 +57,7 @@ func findIndex(s *store.Store, name string, n standing) (*IndexInfo, error) {
 			return nil, nil // somebody was cut off while the name changed, or another tool has changed it
 		}
 	}
-	var x *IndexInfo
+	var x *ImageIndex
 	if err == nil {
 		x, err = parseIndex(s, d, id, refs)
 	}
@@ -68,7 +68,7 @@ func findIndex(s *store.Store, name string, n standing) (*IndexInfo, error) {
 	return x, nil
 }
 
-func readIndex(s *store.Store, d digest.Digest) (*IndexInfo, error) {
+func readIndex(s *store.Store, d digest.Digest) (*ImageIndex, error) {
 	id, refs, err := entryRefs(s, indexEntry(d))
 	if err != nil {
 		return nil, err
@@ -76,8 +76,8 @@ func readIndex(s *store.Store, d digest.Digest) (*IndexInfo, error) {
 	return parseIndex(s, d, id, refs)
 }
 
-func parseIndex(s *store.Store, d digest.Digest, id fsverity.Digest, refs []stream.NamedRef) (*IndexInfo, error) {
-	x := &IndexInfo{Digest: d, stream: id, refs: refs}
+func parseIndex(s *store.Store, d digest.Digest, id fsverity.Digest, refs []stream.NamedRef) (*ImageIndex, error) {
+	x := &ImageIndex{Digest: d, stream: id, refs: refs}
 	var err error
 	if x.Raw, err = readDocument(s, id); err != nil {
 		return nil, err
@@ -120,7 +120,7 @@ func configPlatform(s *store.Store, manifest digest.Digest) (*ocispec.Platform, 
 }
 
 // find finds the image for a platform; zero: the one that the name's tag leads to, or the one for this machine.
-func (x *IndexInfo) find(s *store.Store, tag string, p oci.Platform) (*Info, error) {
+func (x *ImageIndex) find(s *store.Store, tag string, p oci.Platform) (*Info, error) {
 	if d, ok := cutDigest(tag, manifestPrefix); ok && p == (oci.Platform{}) {
 		at := slices.IndexFunc(x.Images, func(m ocispec.Descriptor) bool { return m.Digest == d })
 		if at < 0 {
@@ -138,7 +138,7 @@ func (x *IndexInfo) find(s *store.Store, tag string, p oci.Platform) (*Info, err
 	return x.image(s, m)
 }
 
-func (x *IndexInfo) image(s *store.Store, m ocispec.Descriptor) (*Info, error) {
+func (x *ImageIndex) image(s *store.Store, m ocispec.Descriptor) (*Info, error) {
 	i, err := findTagged(s, x.Name, manifestEntry(m.Digest), "")
 	if err != nil {
 		return nil, fmt.Errorf("image for %s: %w", oci.PlatformOf(m), err)
@@ -153,7 +153,7 @@ func findAny(s *store.Store, name string) (*Info, error) {
 	if !errors.As(err, new(*oci.PlatformError)) {
 		return i, err
 	}
-	x, err := FindIndex(s, name)
+	x, err := FindImageIndex(s, name)
 	if err == nil && x == nil {
 		err = noImage(name)
 	}
@@ -184,7 +184,7 @@ func Platforms(s *store.Store, i *Info) ([]*Info, error) {
 }
 
 // others are the streams that it refers to which are no images'.
-func (x *IndexInfo) others() (ids []fsverity.Digest) {
+func (x *ImageIndex) others() (ids []fsverity.Digest) {
 	for _, r := range x.refs {
 		if _, ok := CutBlobEntry(r.Name); ok {
 			ids = append(ids, r.ID)

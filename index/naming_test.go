@@ -30,7 +30,7 @@ func found(t *testing.T, s *store.Store, name string) namedThing {
 	} else if !errors.Is(err, ErrNoImage) {
 		t.Fatal(err)
 	}
-	x, err := FindIndex(s, name)
+	x, err := FindImageIndex(s, name)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,10 +15,10 @@ import (
 	"github.com/flatroot/flatroot/store"
 )
 
-// PushIndex writes an image index that the store has to a sink, with the images of all platforms, each as Push does. If they all
+// PushImageIndex writes an image index that the store has to a sink, with the images of all platforms, each as Push does. If they all
 // keep their manifests, and all else that it lists was kept with its blobs, the index stays the same; else it is rewritten, and
 // lists the images alone: what else there was is about other manifests.
-func PushIndex(ctx context.Context, s *store.Store, x *IndexInfo, to oci.Sink, o PushOptions) (*PushReport, error) {
+func PushImageIndex(ctx context.Context, s *store.Store, x *ImageIndex, to oci.Sink, o PushOptions) (*PushReport, error) {
 	p := &indexPusher{s: s, x: x, to: to, became: map[digest.Digest]ocispec.Descriptor{}}
 	p.report = &PushReport{Name: x.Name, Manifest: x.Digest, SameManifest: true}
 	others, err := p.others()
@@ -53,7 +53,7 @@ func PushIndex(ctx context.Context, s *store.Store, x *IndexInfo, to oci.Sink, o
 
 type indexPusher struct {
 	s      *store.Store
-	x      *IndexInfo
+	x      *ImageIndex
 	to     oci.Sink
 	became map[digest.Digest]ocispec.Descriptor // of each image's manifest: the one at the destination
 	report *PushReport

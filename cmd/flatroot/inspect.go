@@ -120,7 +120,9 @@ func (n *inspection) print(w io.Writer) error {
 	if n.Index != "" {
 		fact("index", n.Index)
 		fact("platform", n.Platform)
-		fact("others", strings.Join(n.otherPlatforms(), ", "))
+		if others := n.otherPlatforms(); len(others) > 0 {
+			fact("others", strings.Join(others, ", "))
+		}
 	}
 	fact("image", fmt.Sprintf("%s (%s)", n.Image, n.Algorithm))
 	fact("format", fmt.Sprintf("%d, %s, %d inodes", n.Format, size(n.ImageBytes), n.Inodes))

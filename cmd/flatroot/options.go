@@ -142,11 +142,16 @@ func readingFlagsWith(platform cli.Flag) []cli.Flag {
 }
 
 func (v *invocation) reading() (r reading, err error) {
-	r.limits = v.limits()
-	if r.rules, err = v.rules(); err != nil {
-		return r, err
+	if r, err = v.readingAny(); err == nil {
+		r.platform, err = v.platform()
 	}
-	r.platform, err = v.platform()
+	return r, err
+}
+
+// readingAny leaves the platform out.
+func (v *invocation) readingAny() (r reading, err error) {
+	r.limits = v.limits()
+	r.rules, err = v.rules()
 	return r, err
 }
 

@@ -84,13 +84,13 @@ type pullOptions struct {
 
 func pullOptionsOf(v *invocation) (o pullOptions, err error) {
 	o = pullOptions{sources: v.Args().Slice(), name: v.String("name"), verify: v.Bool("verify"), jobs: v.Int("jobs"), keep: v.Bool("keep-blobs")}
-	if o.all = v.String("platform") == allPlatforms; o.all {
-		if err := v.Set("platform", ""); err != nil {
+	if o.reading, err = v.readingAny(); err != nil {
+		return o, err
+	}
+	if o.all = v.String("platform") == allPlatforms; !o.all {
+		if o.platform, err = v.platform(); err != nil {
 			return o, err
 		}
-	}
-	if o.reading, err = v.reading(); err != nil {
-		return o, err
 	}
 	if o.expect, err = expectDigest(v.String("expect")); err != nil {
 		return o, v.usagef("%v", err)
@@ -166,7 +166,7 @@ func pullOne(ctx context.Context, c console, s *store.Store, o pullOptions, sour
 }
 
 // pullWith gives the report of one image as that of an index that is none.
-func pullWith(ctx context.Context, c console, s *store.Store, o pullOptions, source string, m meter) (*index.IndexReport, error) {
+func pullWith(ctx context.Context, c console, s *store.Store, o pullOptions, source string, m meter) (*index.ImageIndexReport, error) {
 	src, ref, err := c.openSourceTold(source, o.platform, m.note)
 	if err != nil {
 		return nil, err
@@ -183,7 +183,7 @@ func pullWith(ctx context.Context, c console, s *store.Store, o pullOptions, sou
 		return index.ImportAll(ctx, s, src, options)
 	}
 	r, err := index.Import(ctx, s, src, options)
-	return &index.IndexReport{Images: []*index.Report{r}}, err
+	return &index.ImageIndexReport{Images: []*index.Report{r}}, err
 }
 
 // imageObjects visits the objects of the image in a file, with their sizes.
@@ -264,7 +264,7 @@ func (c console) talkSigned(name string, keys []digest.Digest) {
 }
 
 // printIndexReport prints what the import of an image index did: the digests of its images are the result.
-func printIndexReport(c console, stdout io.Writer, r *index.IndexReport) error {
+func printIndexReport(c console, stdout io.Writer, r *index.ImageIndexReport) error {
 	if c.json {
 		return printJSON(stdout, r)
 	}

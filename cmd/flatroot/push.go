@@ -95,13 +95,13 @@ func runPush(ctx context.Context, c console, name, dest string, platform oci.Pla
 // findToPush finds what a name stands for, an image or all of an image index, and how it is pushed.
 func findToPush(s *store.Store, name string, p oci.Platform) (func(context.Context, oci.Sink, index.PushOptions) (*index.PushReport, error), error) {
 	if p == (oci.Platform{}) {
-		x, err := index.FindIndex(s, name)
+		x, err := index.FindImageIndex(s, name)
 		if err != nil {
 			return nil, err
 		}
 		if x != nil {
 			return func(ctx context.Context, to oci.Sink, o index.PushOptions) (*index.PushReport, error) {
-				return index.PushIndex(ctx, s, x, to, o)
+				return index.PushImageIndex(ctx, s, x, to, o)
 			}, nil
 		}
 	}
