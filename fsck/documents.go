@@ -21,6 +21,7 @@ const (
 	layerPrefix    = "oci-layer-"
 	configPrefix   = "oci-config-"
 	manifestPrefix = "oci-manifest-"
+	indexPrefix    = "oci-index-"
 	blobPrefix     = "oci-blob-"
 )
 
@@ -31,7 +32,7 @@ func kindOf(entry string) (prefix string, k stream.ContentType, ok bool) {
 		kind   stream.ContentType
 	}{
 		{layerPrefix, stream.OCILayer}, {configPrefix, stream.OCIConfig},
-		{manifestPrefix, stream.OCIManifest}, {blobPrefix, stream.OCIBlob},
+		{manifestPrefix, stream.OCIManifest}, {indexPrefix, stream.OCIIndex}, {blobPrefix, stream.OCIBlob},
 	} {
 		if strings.HasPrefix(entry, e.prefix) {
 			return e.prefix, e.kind, true
@@ -48,6 +49,8 @@ func (c *checker) checkOriginal(n *streamNode) {
 		c.checkDocument(n, configPrefix, c.checkConfig)
 	case stream.OCIManifest:
 		c.checkDocument(n, manifestPrefix, c.checkManifest)
+	case stream.OCIIndex:
+		c.checkDocument(n, indexPrefix, c.checkIndex)
 	case stream.OCILayer:
 		c.checkLayer(n)
 	case stream.OCIBlob:
@@ -57,7 +60,7 @@ func (c *checker) checkOriginal(n *streamNode) {
 
 // checkKinds looks for entries that lead to a stream of another kind, among those that we know.
 func (c *checker) checkKinds(n *streamNode) {
-	if !slices.Contains([]stream.ContentType{stream.OCILayer, stream.OCIConfig, stream.OCIManifest, stream.OCIBlob}, n.kind) {
+	if !n.kind.Known() {
 		return
 	}
 	for _, name := range n.names {
@@ -83,7 +86,7 @@ func (c *checker) misled(n *streamNode, entry string, err error) {
 	c.add(p)
 }
 
-// checkDocument reads a config or manifest. One without an entry has no digest to be held
+// checkDocument reads a config, manifest or image index. One without an entry has no digest to be held
 // against; the other stream that has its entry is checked.
 func (c *checker) checkDocument(n *streamNode, prefix string, parts func(*streamNode, []byte)) {
 	if !c.contentsAreGood(n) {
@@ -157,6 +160,31 @@ func (c *checker) checkManifest(n *streamNode, raw []byte) {
 	}
 	d := doc.Config.Digest.String()
 	c.checkRefTo(n, stream.ConfigPrefix+d, configPrefix+d)
+	c.checkBlobRefs(n)
+}
+
+// checkIndex checks that an image index refers to all that it lists, be it an image's manifest or not.
+func (c *checker) checkIndex(n *streamNode, raw []byte) {
+	doc, err := oci.ParseDocument(raw, "")
+	if err != nil || !doc.IsIndex() {
+		c.add(&Problem{
+			Code: DocumentDiffers, Subject: n.subject(), object: n.id,
+			Err: fmt.Errorf("it is no image index: %w", errOr(err, errors.New("it is a manifest"))),
+		})
+		return
+	}
+	for _, m := range doc.Manifests {
+		entry := manifestPrefix + m.Digest.String()
+		isOther := slices.ContainsFunc(n.refs, func(r stream.NamedRef) bool { return r.Name == index.BlobEntry(m.Digest) })
+		if !isOther && !c.checkRefTo(n, entry, entry) {
+			return
+		}
+	}
+	c.checkBlobRefs(n)
+}
+
+// checkBlobRefs checks the references to blobs that are kept.
+func (c *checker) checkBlobRefs(n *streamNode) {
 	for _, r := range n.refs {
 		if _, kept := index.CutBlobEntry(r.Name); kept {
 			c.checkRefTo(n, r.Name, r.Name)

@@ -100,7 +100,7 @@ func (c *checker) explain(ctx context.Context) error {
 	paths := map[*imageNode]map[fsverity.Digest][]string{}
 	for _, n := range c.graph.allNames() {
 		cl := c.graph.closure(n)
-		if n.image != nil && n.manifest == nil {
+		if n.image != nil && len(n.documents) == 0 {
 			c.graph.addConfigs(cl, n.image)
 		}
 		hits := map[fsverity.Digest][]string{}
@@ -263,9 +263,11 @@ func (c *checker) comesFrom(n *streamNode) bool {
 		_, err := index.LayerOrigin(c.s, oci.DiffID(d))
 		return err == nil
 	}
-	if d, ok := n.original(manifestPrefix); ok {
-		if _, err := index.ManifestOrigin(c.s, digest.Digest(d)); err == nil {
-			return true
+	for _, prefix := range []string{manifestPrefix, indexPrefix} {
+		if d, ok := n.original(prefix); ok {
+			if _, err := index.ManifestOrigin(c.s, digest.Digest(d)); err == nil {
+				return true
+			}
 		}
 	}
 	cl := &closure{map[*streamNode]bool{}, map[*imageNode]bool{}}

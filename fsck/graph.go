@@ -22,6 +22,7 @@ type graph struct {
 	images  map[fsverity.Digest]*imageNode
 	order   []*streamNode // in the order in which they were found
 	names   []namedImage
+	nameAt  map[string]int       // of names, while they are collected
 	live    map[*streamNode]bool // what refs lead to
 	jobs    []job                // what is left to do about layers
 	remakes []job                // and about images; one after the other, since a tree takes memory
@@ -83,11 +84,11 @@ type imageUse struct {
 	key    string
 }
 
-// namedImage is an image by a name that people know.
+// namedImage is an image, or all of an image index, by a name that people know.
 type namedImage struct {
-	name     string
-	manifest *streamNode // nil: it has none
-	image    *imageNode  // nil: it is the one of its config
+	name      string
+	documents []*streamNode // manifest and image index; none: it has none
+	image     *imageNode    // nil: it is the one of its config
 }
 
 // readCatalogue builds the graph and checks what it is made of. Others may write
@@ -130,7 +131,7 @@ func (c *checker) buildGraph(ctx context.Context) error {
 	c.graph = &graph{
 		refs: map[store.Kind][]store.RefInfo{}, entries: map[store.Kind]map[string]fsverity.Digest{},
 		streams: map[fsverity.Digest]*streamNode{}, images: map[fsverity.Digest]*imageNode{},
-		live: map[*streamNode]bool{},
+		live: map[*streamNode]bool{}, nameAt: map[string]int{},
 	}
 	// Refs before entries: what a ref names is there before it.
 	for _, k := range []store.Kind{store.Streams, store.Images} {
@@ -281,7 +282,8 @@ func (c *checker) loadStreams() {
 			continue
 		}
 		if name, ok := index.NameOfRef(store.Streams, r.Name); ok {
-			g.names = append(g.names, namedImage{name: name, manifest: n})
+			named := g.named(name)
+			named.documents = append(named.documents, n)
 		}
 		cl := &closure{g.live, map[*imageNode]bool{}}
 		cl.addStream(g, n)
@@ -326,9 +328,11 @@ func (c *checker) follow(r stream.NamedRef) {
 	c.graph.order = append(c.graph.order, c.graph.streams[r.ID])
 }
 
-// isStreamName: configs and blobs that are kept are named by manifests, layers by configs too.
+// isStreamName: configs and blobs that are kept are named by manifests, layers by configs too, manifests by image indexes.
 func isStreamName(name string) bool {
-	return strings.HasPrefix(name, stream.ConfigPrefix) || strings.HasPrefix(name, "sha256:") || strings.HasPrefix(name, blobPrefix)
+	return slices.ContainsFunc([]string{stream.ConfigPrefix, "sha256:", blobPrefix, manifestPrefix}, func(prefix string) bool {
+		return strings.HasPrefix(name, prefix)
+	})
 }
 
 func (c *checker) looksLikeStream(d fsverity.Digest) bool {
@@ -363,20 +367,21 @@ func (c *checker) loadImages() {
 		i.rooted = true
 		i.live = i.live || strings.HasPrefix(r.Name, livePrefix)
 		if name, ok := index.NameOfRef(store.Images, r.Name); ok {
-			g.nameImage(name, i)
+			g.named(name).image = i // it goes before the one of a tag's config
 		}
 	}
 	slices.SortFunc(g.names, func(a, b namedImage) int { return strings.Compare(a.name, b.name) })
 }
 
-// nameImage gives a name to an image, which goes before the one of a tag's config.
-func (g *graph) nameImage(name string, i *imageNode) {
-	at := slices.IndexFunc(g.names, func(n namedImage) bool { return n.name == name })
-	if at >= 0 {
-		g.names[at].image = i
-		return
+// named is what is known by a name.
+func (g *graph) named(name string) *namedImage {
+	at, known := g.nameAt[name]
+	if !known {
+		at = len(g.names)
+		g.nameAt[name] = at
+		g.names = append(g.names, namedImage{name: name})
 	}
-	g.names = append(g.names, namedImage{name: name, image: i})
+	return &g.names[at]
 }
 
 // closure is what belongs to a named image.
@@ -387,8 +392,8 @@ type closure struct {
 
 func (g *graph) closure(n namedImage) *closure {
 	cl := &closure{map[*streamNode]bool{}, map[*imageNode]bool{}}
-	if n.manifest != nil {
-		cl.addStream(g, n.manifest)
+	for _, d := range n.documents {
+		cl.addStream(g, d)
 	}
 	if n.image != nil {
 		cl.images[n.image] = true

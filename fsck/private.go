@@ -148,12 +148,17 @@ func (c *checker) checkOrigins() error {
 	return c.checkFiles(index.DirOrigins, "a layer's diffID or a manifest's digest", func(d string) error {
 		_, err := index.LayerOrigin(c.s, oci.DiffID(d))
 		return err
-	}, func(d string) bool { return c.hasStream(layerPrefix+d) || c.hasStream(manifestPrefix+d) })
+	}, func(d string) bool { return c.hasStream(layerPrefix+d) || c.hasDocument(d) })
+}
+
+// hasDocument tells whether the store has a manifest or image index.
+func (c *checker) hasDocument(d string) bool {
+	return c.hasStream(manifestPrefix+d) || c.hasStream(indexPrefix+d)
 }
 
 func (c *checker) checkSignatures() error {
 	return c.checkFiles(index.DirSignatures, "a manifest's digest", func(d string) error {
 		_, err := index.Signatures(c.s, digest.Digest(d))
 		return err
-	}, func(d string) bool { return c.hasStream(manifestPrefix + d) })
+	}, c.hasDocument)
 }

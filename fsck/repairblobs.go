@@ -1,9 +1,11 @@
 package fsck
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -128,22 +130,91 @@ func (f *fixer) blobPlaces(ctx context.Context, d digest.Digest) (found []place,
 		}
 		found = append(found, place{src.src, oci.Layer{Descriptor: desc}})
 	}
+	more, err := f.otherPlaces(d)
+	return append(found, more...), errors.Join(problems, err)
+}
+
+// otherPlaces finds where a blob can be had that an image index leads to, but no image: in the sources that were given, then where
+// the index came from. It may be a manifest.
+func (f *fixer) otherPlaces(d digest.Digest) (found []place, problems error) {
+	entries := f.graph.entries[store.Streams]
+	for _, entry := range slices.Sorted(maps.Keys(entries)) {
+		x, ok := strings.CutPrefix(entry, indexPrefix)
+		if !ok {
+			continue
+		}
+		desc, listed, ok := f.otherIn(entries[entry], d)
+		if !ok {
+			continue
+		}
+		sources := slices.Clone(f.o.Sources)
+		origin, err := index.ManifestOrigin(f.s, digest.Digest(x))
+		if err == nil {
+			src := f.source(origin.Repository, digest.Digest(x))
+			if err = src.err; err == nil {
+				sources = append(sources, src.src)
+			}
+		}
+		if err != nil {
+			problems = errors.Join(problems, fmt.Errorf("where image index %s came from: %w", x, err))
+		}
+		for _, src := range sources {
+			if from, ok := src.(oci.DocumentSource); ok && listed {
+				src = documentBlobs{from}
+			}
+			found = append(found, place{src, oci.Layer{Descriptor: desc}})
+		}
+	}
 	return found, problems
 }
 
-// blobIn finds a blob among the layers of a manifest that can be read.
+// documentBlobs gives manifests as blobs.
+type documentBlobs struct{ oci.DocumentSource }
+
+// OpenBlob gives a manifest.
+func (s documentBlobs) OpenBlob(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	if desc.Size > oci.MaxManifestSize {
+		return nil, fmt.Errorf("%d bytes, too large for a manifest", desc.Size)
+	}
+	raw, err := s.Document(ctx, desc)
+	return io.NopCloser(bytes.NewReader(raw)), err
+}
+
+// otherIn finds a blob among the manifests that an image index lists, or among the blobs of those that are no images'.
+func (f *fixer) otherIn(x fsverity.Digest, d digest.Digest) (desc ocispec.Descriptor, listed, ok bool) {
+	raw, err := index.ReadDocument(f.s, x)
+	if err != nil {
+		return desc, false, false
+	}
+	doc, err := oci.ParseDocument(raw, "")
+	if err != nil {
+		return desc, false, false
+	}
+	for _, m := range doc.Manifests {
+		if m.Digest == d {
+			return m, true, true
+		}
+		if desc, ok := f.blobIn(f.graph.entries[store.Streams][index.BlobEntry(m.Digest)], d); ok {
+			return desc, false, true
+		}
+	}
+	return desc, false, false
+}
+
+// blobIn finds a blob among those of a manifest that can be read.
 func (f *fixer) blobIn(manifest fsverity.Digest, d digest.Digest) (ocispec.Descriptor, bool) {
 	raw, err := index.ReadDocument(f.s, manifest)
 	if err != nil {
 		return ocispec.Descriptor{}, false
 	}
-	doc, err := oci.ParseDocument(raw, "")
+	doc, err := oci.ParseAttachment(raw, "")
 	if err != nil {
 		return ocispec.Descriptor{}, false
 	}
-	at := slices.IndexFunc(doc.Layers, func(l ocispec.Descriptor) bool { return l.Digest == d })
+	blobs := (&oci.Other{Document: doc}).Blobs()
+	at := slices.IndexFunc(blobs, func(l ocispec.Descriptor) bool { return l.Digest == d })
 	if at < 0 {
 		return ocispec.Descriptor{}, false
 	}
-	return doc.Layers[at], true
+	return blobs[at], true
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/flatroot/flatroot/erofs"
 	"github.com/flatroot/flatroot/fsverity"
@@ -292,9 +293,9 @@ func (f *fixer) discard(n *streamNode) error {
 	return nil
 }
 
-// fixDocuments makes the streams of configs and manifests anew, configs first.
+// fixDocuments makes the streams of configs, manifests and image indexes anew, in this order.
 func (f *fixer) fixDocuments(ctx context.Context) error {
-	for _, prefix := range []string{configPrefix, manifestPrefix} {
+	for _, prefix := range []string{configPrefix, manifestPrefix, indexPrefix} {
 		holders := f.holders()
 		err := f.each(ctx, func(p *Problem) error {
 			for _, entry := range f.documentsOf(p, prefix, holders) {
@@ -328,7 +329,7 @@ func (f *fixer) holders() map[fsverity.Digest][]*streamNode {
 // documentsOf gives the entries of the documents that a problem is about, or whose JSON its object is.
 func (f *fixer) documentsOf(p *Problem, prefix string, holders map[fsverity.Digest][]*streamNode) []string {
 	if p.entry != "" {
-		if strings.HasPrefix(p.entry, prefix) && (p.Code != RefDangling || prefix == manifestPrefix) {
+		if strings.HasPrefix(p.entry, prefix) && (p.Code != RefDangling || prefix != configPrefix) {
 			return []string{p.entry}
 		}
 		return nil
@@ -363,7 +364,7 @@ func (f *fixer) findDocument(ctx context.Context, d digest.Digest) ([]byte, erro
 	for _, open := range []func(digest.Digest){f.openOrigin, f.openLayerOrigins} {
 		open(d)
 		for i := range f.opened[asked:] {
-			raw, err := f.opened[asked+i].document(ctx, d)
+			raw, err := f.document(ctx, &f.opened[asked+i], d)
 			if err == nil {
 				return raw, nil
 			}
@@ -372,6 +373,53 @@ func (f *fixer) findDocument(ctx context.Context, d digest.Digest) ([]byte, erro
 		asked = len(f.opened)
 	}
 	return nil, fmt.Errorf("document %s is nowhere to be had (--from names more places): %w", d, problems)
+}
+
+// document gives a document of a source, whether its image's or another one.
+func (f *fixer) document(ctx context.Context, o *openedSource, d digest.Digest) ([]byte, error) {
+	raw, err := o.document(ctx, d)
+	from, ok := o.src.(oci.DocumentSource)
+	if err == nil || !ok {
+		return raw, err
+	}
+	desc, known := f.describeDocument(ctx, from, d)
+	if !known {
+		return nil, err
+	}
+	if raw, err = from.Document(ctx, desc); err == nil {
+		err = oci.Verify("document", raw, desc)
+	}
+	return raw, err
+}
+
+// describeDocument gives the descriptor of a document, which is what a source is to be asked for: that by which it came, that by
+// which a manifest lists its config, or that of what the source's own reference stands for.
+func (f *fixer) describeDocument(ctx context.Context, src oci.Source, d digest.Digest) (desc ocispec.Descriptor, ok bool) {
+	if o, err := index.ManifestOrigin(f.s, d); err == nil {
+		desc = o.Layer("").Descriptor
+	} else if config, ok := f.configDescriptor(d); ok {
+		desc = config
+	} else if root, err := src.Resolve(ctx); err == nil {
+		desc = root
+	}
+	return desc, desc.Digest == d && oci.CheckDescriptor(desc) == nil && desc.Size <= oci.MaxManifestSize
+}
+
+// configDescriptor is that by which a manifest lists a config.
+func (f *fixer) configDescriptor(d digest.Digest) (desc ocispec.Descriptor, ok bool) {
+	for entry, id := range f.graph.entries[store.Streams] {
+		if !strings.HasPrefix(entry, manifestPrefix) || !f.namesConfig(id, d) {
+			continue
+		}
+		raw, err := index.ReadDocument(f.s, id)
+		if err != nil {
+			continue
+		}
+		if doc, err := oci.ParseDocument(raw, ""); err == nil && doc.Config.Digest == d {
+			return doc.Config, true
+		}
+	}
+	return desc, false
 }
 
 // document gives a source's manifest or config, if that is the one of this digest.
@@ -388,12 +436,15 @@ func (o *openedSource) document(ctx context.Context, d digest.Digest) ([]byte, e
 	return nil, fmt.Errorf("%s has manifest %s and config %s", o.repository, img.Descriptor.Digest, img.ConfigDescriptor.Digest)
 }
 
-// openOrigin opens the place that a manifest came from; of a config, those of the manifests that name it.
+// openOrigin opens the place that a manifest or image index came from; of a config, those of the manifests that name it.
 func (f *fixer) openOrigin(d digest.Digest) {
+	if origin, err := index.ManifestOrigin(f.s, d); err == nil {
+		f.source(origin.Repository, d)
+	}
 	entries := f.graph.entries[store.Streams]
 	for _, entry := range slices.Sorted(maps.Keys(entries)) {
 		m, ok := strings.CutPrefix(entry, manifestPrefix)
-		if !ok || m != d.String() && !f.namesConfig(entries[entry], d) {
+		if !ok || !f.namesConfig(entries[entry], d) {
 			continue
 		}
 		if origin, err := index.ManifestOrigin(f.s, digest.Digest(m)); err == nil {

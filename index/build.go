@@ -188,7 +188,7 @@ func AddImage(s *store.Store, t *tree.Tree, o ImportOptions) (*Report, error) {
 	if _, err := s.Link(store.Images, im.report.Image.String(), im.report.Image); err != nil {
 		return nil, err
 	}
-	if err := nameImage(s, o.Name, im.report.Image); err != nil {
+	if err := setName(s, o.Name, standing{image: im.report.Image.String()}); err != nil {
 		return nil, err
 	}
 	return im.done(settle(s))

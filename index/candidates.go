@@ -147,8 +147,14 @@ func relatedLayers(s *store.Store, name string, src oci.Source) ([]StoredLayer, 
 		} else if !related(s, i, name, src) {
 			continue
 		}
-		for _, l := range slices.Backward(i.Layers) { // upper layers go before those that they replace
-			*to = append(*to, StoredLayer{l.DiffID, l.Stream})
+		all, err := Platforms(s, i)
+		if err != nil {
+			continue
+		}
+		for _, i := range append([]*Info{i}, all...) { // the one for this machine before those that an index lists besides
+			for _, l := range slices.Backward(i.Layers) { // upper layers go before those that they replace
+				*to = append(*to, StoredLayer{l.DiffID, l.Stream})
+			}
 		}
 	}
 	seen := map[oci.DiffID]bool{}

@@ -27,6 +27,9 @@ type Info struct {
 	Rules      Rules // empty: not known, as of a dump or of an image that another tool made
 	Layers     []LayerInfo
 
+	Index    digest.Digest // of the image index that the name stands for; empty: for no index
+	Platform oci.Platform  // for which that lists the image
+
 	ManifestRaw, ConfigRaw []byte
 	MediaType              string // of the manifest
 
@@ -59,8 +62,8 @@ func (l *LayerInfo) layer() oci.Layer {
 // ErrNoImage is wrapped by errors about names that the store does not have.
 var ErrNoImage = errors.New("no such image")
 
-// refs are the two places where a name may stand: for a manifest and for an image itself.
-type refs struct{ tag, image string }
+// refs are the places where a name may stand: for a manifest, for an image itself, and for an image index.
+type refs struct{ tag, image, index string }
 
 func refsOf(name string) (refs, error) {
 	enc, err := store.EncodeTag(name)
@@ -70,11 +73,16 @@ func refsOf(name string) (refs, error) {
 	if err != nil {
 		return refs{}, err
 	}
-	return refs{tag: "oci/" + enc, image: enc}, nil
+	return refs{tag: tagRefs + enc, image: enc, index: indexRefs + enc}, nil
 }
 
-// reservedName is the directory of images/refs that is flatroot's own.
-const reservedName = "flatroot"
+const (
+	// reservedName is the directory of images/refs and of streams/refs that is flatroot's own.
+	reservedName = "flatroot"
+	// tagRefs and indexRefs are the directories of streams/refs that a name's are in.
+	tagRefs   = "oci/"
+	indexRefs = reservedName + "/indexes/"
+)
 
 // refOf reads a ref; empty: there is none.
 func refOf(s *store.Store, k store.Kind, ref string) (string, error) {
@@ -82,8 +90,8 @@ func refOf(s *store.Store, k store.Kind, ref string) (string, error) {
 	return entry, ignoreMissing(err)
 }
 
-// Images yields the images that the store has names for, in byte order of the names. What can't be read of one is that
-// one's error.
+// Images yields the images that the store has names for, in byte order of the names: of an image index the one for this
+// machine, or if there is none, one without manifest and image. What can't be read of one is that one's error.
 func Images(s *store.Store) iter.Seq2[*Info, error] {
 	return func(yield func(*Info, error) bool) {
 		names, err := Names(s)
@@ -92,7 +100,7 @@ func Images(s *store.Store) iter.Seq2[*Info, error] {
 			return
 		}
 		for _, name := range names {
-			i, err := Find(s, name)
+			i, err := findAny(s, name)
 			if err != nil {
 				err = fmt.Errorf("image %s: %w", name, err)
 			}
@@ -106,11 +114,13 @@ func Images(s *store.Store) iter.Seq2[*Info, error] {
 // Names lists all names of images, each once, in byte order.
 func Names(s *store.Store) ([]string, error) {
 	var names []string
-	for r, err := range s.Refs(store.Streams, "oci") {
-		if err != nil {
-			return nil, err
+	for _, dir := range []string{tagRefs, indexRefs} {
+		for r, err := range s.Refs(store.Streams, dir) {
+			if err != nil {
+				return nil, err
+			}
+			names = append(names, store.DecodeTag(strings.TrimPrefix(r.Name, dir)))
 		}
-		names = append(names, store.DecodeTag(strings.TrimPrefix(r.Name, "oci/")))
 	}
 	for r, err := range s.Refs(store.Images, "") {
 		if err != nil {
@@ -124,26 +134,61 @@ func Names(s *store.Store) ([]string, error) {
 	return slices.Compact(names), nil
 }
 
-// Find finds an image by its name. A ref to an image goes before a tag of the same name.
-func Find(s *store.Store, name string) (*Info, error) {
-	at, err := refsOf(name)
+// Find finds an image by its name; of an image index the one for the machine that pulled it, or for this one. A ref to an image
+// goes before a tag of the same name.
+func Find(s *store.Store, name string) (*Info, error) { return FindFor(s, name, oci.Platform{}) }
+
+// FindFor is Find for one platform, of which the image has to be: of an image index it takes the one for that. The error may be
+// *oci.PlatformError.
+func FindFor(s *store.Store, name string, p oci.Platform) (*Info, error) {
+	i, err := findFor(s, name, p)
+	if err == nil && p != (oci.Platform{}) && i.Index == "" {
+		err = i.checkPlatform(p)
+	}
 	if err != nil {
 		return nil, err
 	}
-	hex, err := refOf(s, store.Images, at.image)
+	return i, nil
+}
+
+// checkPlatform refuses an image that is for another platform, if it says for which.
+func (i *Info) checkPlatform(p oci.Platform) error {
+	if i.Manifest == "" {
+		return nil
+	}
+	c, err := oci.ParseConfig(i.ConfigRaw)
+	if err == nil && c.Platform.OS != "" && c.Platform.Architecture != "" && p.Match(c.Platform) == 0 {
+		err = &oci.PlatformError{Want: p, Have: []oci.Platform{c.Platform}}
+	}
+	if err != nil {
+		return fmt.Errorf("image %s: %w", i.Name, err)
+	}
+	return nil
+}
+
+func findFor(s *store.Store, name string, p oci.Platform) (*Info, error) {
+	n, err := standingOf(s, name)
 	if err != nil {
 		return nil, err
 	}
-	entry, err := refOf(s, store.Streams, at.tag)
+	x, err := findIndex(s, name, n)
 	switch {
+	case err != nil && isDamage(err) && n.tag != "" && p == (oci.Platform{}):
+		i, err := findTagged(s, name, n.tag, "")
+		if err == nil {
+			i.Index, _ = cutDigest(n.index, indexPrefix) // whoever wants more than this image of it learns what is wrong
+		}
+		return i, err
 	case err != nil:
 		return nil, err
-	case entry != "":
-		return findTagged(s, name, entry, hex)
-	case hex == "":
+	case x != nil:
+		return x.find(s, n.tag, p)
+	case n.tag != "":
+		return findTagged(s, name, n.tag, n.image)
+	case n.image == "":
 		return nil, noImage(name)
 	}
-	return findImage(s, name, hex)
+	return findImage(s, name, n.image)
 }
 
 func noImage(name string) error {
@@ -344,25 +389,4 @@ func objectSize(s *store.Store, d fsverity.Digest) (int64, error) {
 		return 0, errIncomplete
 	}
 	return info.Size(), nil
-}
-
-// currentName tells whether a name stands for an image already, so that nothing has to be written. The empty name does.
-func currentName(s *store.Store, name string, manifest digest.Digest, r Rules, image fsverity.Digest) (bool, error) {
-	if name == "" {
-		return true, nil
-	}
-	at, err := refsOf(name)
-	if err != nil {
-		return false, err
-	}
-	entry, err := refOf(s, store.Streams, at.tag)
-	if err != nil {
-		return false, err
-	}
-	hex, err := refOf(s, store.Images, at.image)
-	want := ""
-	if r != OCI1 {
-		want = image.String()
-	}
-	return entry == manifestEntry(manifest) && hex == want, err
 }

@@ -181,8 +181,9 @@ func (d *documents) stale(s *store.Store) (bool, error) {
 	return false, nil
 }
 
-// name makes the entries. A config that gets another stream takes all manifests along that name it: they refer to the
-// stream, not to the entry, and gc would lose what only the old one leads to. doubtful: they may do so without an entry.
+// name makes the entries. A config that gets another stream takes all manifests along that name it, and a manifest all image
+// indexes: they refer to the stream, not to the entry, and gc would lose what only the old one leads to. doubtful: they may do so
+// without an entry.
 func (d *documents) name(s *store.Store, img *oci.Image, doubtful bool) error {
 	moved := d.config.id != d.config.old
 	if moved {
@@ -195,10 +196,21 @@ func (d *documents) name(s *store.Store, img *oci.Image, doubtful bool) error {
 			return err
 		}
 	}
-	if d.manifest.id != d.manifest.old {
-		return s.Relink(store.Streams, d.manifest.entry, d.manifest.id)
+	moved = d.manifest.id != d.manifest.old
+	if moved {
+		if err := s.Relink(store.Streams, d.manifest.entry, d.manifest.id); err != nil {
+			return err
+		}
+	}
+	if moved && !d.manifest.old.IsZero() || doubtful {
+		return renameInIndexes(s, d.manifest.entry, d.manifest.id)
 	}
 	return nil
+}
+
+// renameInIndexes rewrites the image indexes that name what an entry leads to, whose stream has changed.
+func renameInIndexes(s *store.Store, entry string, id fsverity.Digest) error {
+	return (&rewriting{s: s, want: map[string]fsverity.Digest{entry: id}}).name()
 }
 
 // renameConfig rewrites the manifests, but for one, that name a config whose stream has changed.

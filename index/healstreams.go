@@ -19,6 +19,7 @@ const (
 	layerPrefix    = "oci-layer-"
 	blobPrefix     = "oci-blob-"
 	manifestPrefix = "oci-manifest-"
+	indexPrefix    = "oci-index-"
 )
 
 // ObjectsFromStreams restores objects that are missing or damaged from what else the store has of them: the tar of a layer

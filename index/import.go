@@ -59,6 +59,7 @@ const DefaultJobs = 4
 // Report says what an import did. Its JSON form is part of the command's interface.
 type Report struct {
 	Name       string             `json:"name,omitempty"`
+	Platform   string             `json:"platform,omitempty"` // of an image of an image index
 	Manifest   digest.Digest      `json:"manifest,omitempty"`
 	Config     digest.Digest      `json:"config,omitempty"`
 	Image      fsverity.Digest    `json:"image"`
@@ -184,6 +185,11 @@ func Import(ctx context.Context, s *store.Store, src oci.Source, o ImportOptions
 	if err := im.accept(ctx, im.img.Descriptor.Digest); err != nil {
 		return nil, err
 	}
+	return im.get(ctx)
+}
+
+// get fetches what the store does not have of an image whose documents are at hand, and names it.
+func (im *importer) get(ctx context.Context) (*Report, error) {
 	defer im.leavePartials()
 	if err := im.fetchLayers(ctx); err != nil {
 		return nil, errors.Join(err, im.keepFetched(ctx))

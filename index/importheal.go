@@ -343,11 +343,7 @@ func (im *importer) fromStore(ctx context.Context, manifest digest.Digest) (bool
 	if err := im.noteSignatures(manifest); err != nil {
 		return true, err
 	}
-	named, err := currentName(im.s, im.Name, manifest, im.Rules, i.Image)
-	if err == nil && !named {
-		err = nameManifest(im.s, im.Name, manifest, im.Rules, i.Image)
-	}
-	if err != nil {
+	if err := setName(im.s, im.Name, manifestStanding(manifest, im.Rules, i.Image)); err != nil {
 		return true, err
 	}
 	// Also where all is there: who has named it may not have come to that yet, or was killed before.

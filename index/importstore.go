@@ -180,7 +180,7 @@ func (im *importer) setName() error {
 			return err
 		}
 	}
-	return nameManifest(im.s, im.Name, im.img.Descriptor.Digest, im.Rules, im.report.Image)
+	return setName(im.s, im.Name, manifestStanding(im.img.Descriptor.Digest, im.Rules, im.report.Image))
 }
 
 func indexNote(index digest.Digest, p oci.Platform) string {

@@ -367,6 +367,7 @@ func (h *having) PutBlob(_ context.Context, d ocispec.Descriptor, r io.Reader) e
 	return err
 }
 
+func (h *having) PutListed(context.Context, []byte, ocispec.Descriptor) error   { return nil }
 func (h *having) PutManifest(context.Context, []byte, ocispec.Descriptor) error { return nil }
 func (h *having) Close() error                                                  { return nil }
 

@@ -5,21 +5,41 @@ import (
 	"fmt"
 
 	"github.com/flatroot/flatroot/fsverity"
+	"github.com/flatroot/flatroot/oci"
 	"github.com/flatroot/flatroot/store"
 )
 
-// Tag gives an image one more name. What the new name stood for before loses it.
+// Tag gives an image or image index one more name. What the new name stood for before loses it.
 func Tag(s *store.Store, name, add string) error {
-	i, err := Find(s, name)
+	n, err := standingOf(s, name)
 	if err != nil {
 		return err
 	}
-	if i.Manifest != "" {
-		err = nameManifest(s, add, i.Manifest, i.Rules, i.Image)
-	} else {
-		err = nameImage(s, add, i.Image)
+	x, err := findIndex(s, name, n)
+	switch {
+	case err != nil:
+		return err
+	case x == nil:
+		return TagFor(s, name, add, oci.Platform{})
 	}
+	return tag(s, add, n)
+}
+
+// TagFor gives the image for a platform a name of its own.
+func TagFor(s *store.Store, name, add string, p oci.Platform) error {
+	i, err := FindFor(s, name, p)
 	if err != nil {
+		return err
+	}
+	to := standing{image: i.Image.String()}
+	if i.Manifest != "" {
+		to = manifestStanding(i.Manifest, i.Rules, i.Image)
+	}
+	return tag(s, add, to)
+}
+
+func tag(s *store.Store, name string, to standing) error {
+	if err := setName(s, name, to); err != nil {
 		return err
 	}
 	return s.Sync()
@@ -34,7 +54,7 @@ func ignoreMissing(err error) error {
 
 // Remove takes a name away. What only that image has stays until the next gc.
 func Remove(s *store.Store, name string) error {
-	done, err := setRefs(s, name, "", "")
+	done, err := setRefs(s, name, standing{})
 	if err != nil {
 		return err
 	}
@@ -78,7 +98,7 @@ func DiskUsage(s *store.Store, objects func(image *Info, visit func(fsverity.Dig
 		number := len(u.Images)
 		u.Images = append(u.Images, ImageUsage{Name: i.Name})
 		seen := map[fsverity.Digest]bool{}
-		err := visitObjects(s, i, objects, func(d fsverity.Digest) error {
+		err := visitNamed(s, i, objects, func(d fsverity.Digest) error {
 			if seen[d] {
 				return nil
 			}
@@ -131,6 +151,32 @@ func (u *Usage) countOthers(s *store.Store, owners map[fsverity.Digest]*owner) e
 		}
 		if owners[o.Digest] == nil {
 			u.Others += o.Size
+		}
+	}
+	return nil
+}
+
+// visitNamed visits all objects of what a name stands for: an image, or all images of an image index and what that has besides.
+func visitNamed(s *store.Store, i *Info, imageObjects func(*Info, func(fsverity.Digest) error) error, visit func(fsverity.Digest) error) error {
+	all, err := Platforms(s, i)
+	if err != nil {
+		return err
+	}
+	for _, i := range all {
+		if err := visitObjects(s, i, imageObjects, visit); err != nil {
+			return err
+		}
+	}
+	if i.Index == "" {
+		return nil
+	}
+	x, err := readIndex(s, i.Index)
+	if err != nil {
+		return err
+	}
+	for _, id := range append(x.others(), x.stream) {
+		if err := visitStream(s, id, visit); err != nil {
+			return err
 		}
 	}
 	return nil

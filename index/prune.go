@@ -8,7 +8,7 @@ import (
 	"github.com/flatroot/flatroot/store"
 )
 
-// PruneNotes removes the notes about layers and manifests that a store does not have any more, by its entries or because
+// PruneNotes removes the notes about layers, manifests and image indexes that a store does not have any more, by its entries or because
 // gone says so, and tells how many; dry: it only counts them. Notes that make no sense go too.
 func PruneNotes(s *store.Store, gone func(entry string) bool, dry bool) (int, error) {
 	has := func(entry string) (bool, error) {
@@ -20,6 +20,12 @@ func PruneNotes(s *store.Store, gone func(entry string) bool, dry bool) (int, er
 	}
 	layer := func(diffID string) (bool, error) { return has(layerPrefix + diffID) }
 	manifest := func(digest string) (bool, error) { return has(manifestPrefix + digest) }
+	document := func(digest string) (bool, error) {
+		if has, err := has(indexPrefix + digest); has || err != nil {
+			return has, err
+		}
+		return manifest(digest)
+	}
 	total := 0
 	for _, n := range []struct {
 		where string
@@ -31,9 +37,9 @@ func PruneNotes(s *store.Store, gone func(entry string) bool, dry bool) (int, er
 			if has, err := layer(d); has || err != nil {
 				return has, err
 			}
-			return manifest(d)
+			return document(d)
 		}},
-		{dirSignatures, func(name string) (bool, error) { return manifest(strings.TrimSuffix(name, ".json")) }},
+		{dirSignatures, func(name string) (bool, error) { return document(strings.TrimSuffix(name, ".json")) }},
 		{notesBlobs, func(name string) (bool, error) { return noteKept(s, notesBlobs, name, layer) }},
 		{notesIndexes, func(name string) (bool, error) {
 			return noteKept(s, notesIndexes, name, manifest)

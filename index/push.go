@@ -42,21 +42,37 @@ type PushOptions struct {
 // PushReport says what a push did.
 type PushReport struct {
 	Name     string        `json:"name"`
-	Manifest digest.Digest `json:"manifest"` // at the destination
-	Config   digest.Digest `json:"config"`
-	Layers   LayerCounts   `json:"layers"` // reused: the destination has them; fetched: written
-	Bytes    int64         `json:"bytes"`  // written
+	Manifest digest.Digest `json:"manifest"` // at the destination; of an image index: that
+	Config   digest.Digest `json:"config,omitempty"`
+	Platform string        `json:"platform,omitempty"` // of an image of an image index
+	Layers   LayerCounts   `json:"layers"`             // reused: the destination has them; fetched: written
+	Bytes    int64         `json:"bytes"`              // written
 	// Originals are the layers whose blobs are those of the image's manifest, Mounted those of them that were taken over from
 	// another repository.
 	Originals int `json:"originals"`
 	Mounted   int `json:"mounted"`
 	// SameManifest: it is the one that the image has.
 	SameManifest bool `json:"same_manifest"`
+	// Images are those of an image index, LeftOut its manifests that are no images' and were not sent.
+	Images  []*PushReport `json:"images,omitempty"`
+	LeftOut int           `json:"left_out,omitempty"`
 }
 
 // Push writes an image that the store has to a sink: the same layers, tar for tar, and the same config. Blobs that are not sent
 // as they were are made anew, always the same way; then the manifest is another one.
 func Push(ctx context.Context, s *store.Store, i *Info, to oci.Sink, o PushOptions) (*PushReport, error) {
+	p, err := push(ctx, s, i, to, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := to.PutManifest(ctx, p.raw, p.desc); err != nil {
+		return nil, fmt.Errorf("push manifest: %w", err)
+	}
+	return &p.report, nil
+}
+
+// push sends all of an image but its manifest.
+func push(ctx context.Context, s *store.Store, i *Info, to oci.Sink, o PushOptions) (*pusher, error) {
 	if i.Manifest == "" {
 		return nil, fmt.Errorf("%s was built from a dump: it has no layers that could be pushed", i.Name)
 	}
@@ -70,7 +86,7 @@ func Push(ctx context.Context, s *store.Store, i *Info, to oci.Sink, o PushOptio
 	if err := p.unpacking(); err != nil {
 		return nil, err
 	}
-	p.report = PushReport{Name: i.Name, Config: i.Config}
+	p.report = PushReport{Name: i.Name, Config: i.Config, Platform: i.Platform.String()}
 	layers := make([]ocispec.Descriptor, len(i.Layers))
 	for n, l := range i.Layers {
 		var err error
@@ -78,7 +94,7 @@ func Push(ctx context.Context, s *store.Store, i *Info, to oci.Sink, o PushOptio
 			return nil, fmt.Errorf("push layer %d (%s): %w", n+1, l.DiffID, err)
 		}
 	}
-	return p.documents(ctx, i, layers)
+	return p, p.documents(ctx, i, layers)
 }
 
 // compression decides how layers are sent.
@@ -130,6 +146,9 @@ type pusher struct {
 	only     bool           // or nothing is
 	from     *oci.Reference // where the manifest came from
 	report   PushReport
+
+	raw  []byte // the manifest at the destination
+	desc ocispec.Descriptor
 }
 
 // unpacking finds out whether the destination has no blobs, and refuses to compress for it.
@@ -388,17 +407,17 @@ func (p *pusher) send(ctx context.Context, desc ocispec.Descriptor, r io.ReadSee
 	return nil
 }
 
-// documents pushes config and manifest; the manifest is changed only where the layers' descriptors are.
-func (p *pusher) documents(ctx context.Context, i *Info, layers []ocispec.Descriptor) (*PushReport, error) {
+// documents pushes the config and makes the manifest, which is changed only where the layers' descriptors are.
+func (p *pusher) documents(ctx context.Context, i *Info, layers []ocispec.Descriptor) error {
 	var m ocispec.Manifest
 	if err := json.Unmarshal(i.ManifestRaw, &m); err != nil {
-		return nil, fmt.Errorf("manifest %s: %w", i.Manifest, err)
+		return fmt.Errorf("manifest %s: %w", i.Manifest, err)
 	}
-	raw := i.ManifestRaw
+	p.raw = i.ManifestRaw
 	if replaceLayers(m.Layers, layers) {
 		var err error
-		if raw, err = json.Marshal(m); err != nil {
-			return nil, err
+		if p.raw, err = json.Marshal(m); err != nil {
+			return err
 		}
 	}
 	has, err := p.to.HasBlob(ctx, m.Config)
@@ -406,14 +425,11 @@ func (p *pusher) documents(ctx context.Context, i *Info, layers []ocispec.Descri
 		err = p.to.PutBlob(ctx, m.Config, bytes.NewReader(i.ConfigRaw))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("push config: %w", err)
+		return fmt.Errorf("push config: %w", err)
 	}
-	desc := describe(i.MediaType, raw)
-	p.report.Manifest, p.report.SameManifest = desc.Digest, desc.Digest == i.Manifest
-	if err := p.to.PutManifest(ctx, raw, desc); err != nil {
-		return nil, fmt.Errorf("push manifest: %w", err)
-	}
-	return &p.report, nil
+	p.desc = describe(i.MediaType, p.raw)
+	p.report.Manifest, p.report.SameManifest = p.desc.Digest, p.desc.Digest == i.Manifest
+	return nil
 }
 
 // replaceLayers puts new blobs into a manifest's descriptors, whose annotations stay, and tells whether one is new.

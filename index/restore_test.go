@@ -555,8 +555,8 @@ func TestRestoreDocumentErrors(t *testing.T) {
 		find  func(digest.Digest) ([]byte, error)
 		err   string
 	}{
-		{h.layer(0, 1), h.find, "neither a config's entry nor a manifest's"},
-		{"oci-config-sha256:../x", h.find, "neither a config's entry nor a manifest's"},
+		{h.layer(0, 1), h.find, "no config's entry, no manifest's and no image index's"},
+		{"oci-config-sha256:../x", h.find, "no config's entry, no manifest's and no image index's"},
 		{config, find(nil, gone), gone.Error()},
 		{config, find([]byte("{}"), nil), "document has digest"},
 		{config, h.find, "has to be restored first"},

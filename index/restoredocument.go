@@ -18,11 +18,11 @@ import (
 	"github.com/flatroot/flatroot/store/stream"
 )
 
-// RestoreDocument makes the stream of a config or manifest anew, or the JSON that it holds, and its entry. find gives the
-// document of a digest where the store's own stream doesn't: from a source, or DocumentInObjects. What it refers to has to be
-// there: layers by their entries, and of a manifest the config by its entry. References of a stream that can still be read
-// are kept; else those to images are found by making them, with w. Of a config that gets another stream the manifests are
-// rewritten. All is durable in the end.
+// RestoreDocument makes the stream of a config, manifest or image index anew, or the JSON that it holds, and its entry. find gives
+// the document of a digest where the store's own stream doesn't: from a source, or DocumentInObjects. What it refers to has to be
+// there: layers by their entries, of a manifest the config by its entry, and of an image index all that it lists. References of a
+// stream that can still be read are kept; else those to images are found by making them, with w. What names a config or manifest
+// that gets another stream is rewritten. All is durable in the end.
 func RestoreDocument(ctx context.Context, s *store.Store, entry string, find func(digest.Digest) ([]byte, error), w ImageWriter) error {
 	if err := restoreDocument(ctx, s, entry, find, w); err != nil {
 		return fmt.Errorf("restore %s: %w", entry, err)
@@ -37,8 +37,10 @@ func restoreDocument(ctx context.Context, s *store.Store, entry string, find fun
 		r.kind = stream.OCIConfig
 	} else if r.digest, ok = cutDigest(entry, manifestEntry("")); ok {
 		r.kind = stream.OCIManifest
+	} else if r.digest, ok = cutDigest(entry, indexPrefix); ok {
+		r.kind = stream.OCIIndex
 	} else {
-		return errors.New("that is neither a config's entry nor a manifest's")
+		return errors.New("that is no config's entry, no manifest's and no image index's")
 	}
 	// What find asks may take its time, and nobody is to wait for that. The document is what its digest says whatever
 	// changes meanwhile; what is to refer to what is read again.
@@ -89,12 +91,12 @@ func (r *documentRestoring) readOld() error {
 		r.linked = id
 		ids = append(ids, id)
 	}
-	if r.kind == stream.OCIConfig {
-		manifests, err := (&rewriting{s: r.s}).documents(manifestEntry(""))
+	if above, name := r.namedIn(); above != "" {
+		docs, err := (&rewriting{s: r.s}).documents(above)
 		if err != nil {
 			return err
 		}
-		ids = append(ids, namedBy(manifests, stream.ConfigPrefix+r.digest.String())...)
+		ids = append(ids, namedBy(docs, name)...)
 	}
 	for _, id := range ids {
 		refs, err := readOld(r.s, id)
@@ -110,6 +112,17 @@ func (r *documentRestoring) readOld() error {
 		}
 	}
 	return nil
+}
+
+// namedIn is where documents are that may refer to this one, by their entries, and the name by which they do.
+func (r *documentRestoring) namedIn() (prefix, name string) {
+	switch r.kind {
+	case stream.OCIConfig:
+		return manifestPrefix, stream.ConfigPrefix + r.digest.String()
+	case stream.OCIManifest:
+		return indexPrefix, r.entry
+	}
+	return "", ""
 }
 
 // isAbout tells whether a stream is the document's, as far as can be told: an entry may lead to that of another one.
@@ -162,10 +175,13 @@ func (r *documentRestoring) findRefs(ctx context.Context) error {
 		old = r.old.refs
 	}
 	var err error
-	if r.kind == stream.OCIConfig {
+	switch r.kind {
+	case stream.OCIConfig:
 		r.refs, err = r.configRefs(ctx, old)
-	} else {
+	case stream.OCIManifest:
 		r.refs, err = r.manifestRefs()
+	default:
+		r.refs, err = r.indexRefs()
 	}
 	if err == nil {
 		r.refs = mergeRefs(old, r.refs)
@@ -248,6 +264,45 @@ func (r *documentRestoring) manifestRefs() ([]stream.NamedRef, error) {
 	return append(refs, r.keptBlobs(doc.Layers)...), nil
 }
 
+// indexRefs are all that the image index lists, as what it is in the store, and the blobs that are kept of what is no image.
+func (r *documentRestoring) indexRefs() (refs []stream.NamedRef, err error) {
+	doc, err := oci.ParseDocument(r.raw, "")
+	if err == nil && !doc.IsIndex() {
+		err = oci.ErrNoIndex
+	}
+	if err != nil {
+		return nil, err
+	}
+	var blobs []stream.NamedRef
+	for _, m := range doc.Manifests {
+		ref := stream.NamedRef{Name: manifestEntry(m.Digest)}
+		if ref.ID, err = r.s.Entry(store.Streams, ref.Name); err != nil {
+			ref.Name = BlobEntry(m.Digest)
+			if ref.ID, err = r.s.Entry(store.Streams, ref.Name); err != nil {
+				return nil, fmt.Errorf("manifest %s, which it lists, has to be restored first: %w", m.Digest, err)
+			}
+			blobs = append(blobs, r.otherBlobs(ref.ID, m.MediaType)...)
+		}
+		if !slices.Contains(refs, ref) {
+			refs = append(refs, ref)
+		}
+	}
+	return mergeRefs(blobs, refs), nil
+}
+
+// otherBlobs are references to the blobs that are kept of a manifest which is no image's.
+func (r *documentRestoring) otherBlobs(id fsverity.Digest, mediaType string) []stream.NamedRef {
+	raw, err := readDocument(r.s, id)
+	if err != nil {
+		return nil
+	}
+	doc, err := oci.ParseAttachment(raw, mediaType)
+	if err != nil {
+		return nil
+	}
+	return storedBlobRefs(r.s, (&oci.Other{Document: doc}).Blobs())
+}
+
 // keptBlobs are references to the blobs that are kept of the manifest: those that it has had, or if that can't be read, all
 // that there are.
 func (r *documentRestoring) keptBlobs(layers []ocispec.Descriptor) []stream.NamedRef {
@@ -304,10 +359,14 @@ func (r *documentRestoring) write() error {
 			return err
 		}
 	}
-	if r.kind == stream.OCIConfig {
-		if err := renameConfig(r.s, r.digest, id, ""); err != nil {
-			return err
-		}
+	switch r.kind {
+	case stream.OCIConfig:
+		err = renameConfig(r.s, r.digest, id, "")
+	case stream.OCIManifest:
+		err = renameInIndexes(r.s, r.entry, id)
+	}
+	if err != nil {
+		return err
 	}
 	return r.s.Sync()
 }

@@ -145,9 +145,31 @@ func (r *rewriting) manifests(manifests map[string]document) error {
 		}
 		id, err := restream(r.s, d.id, refs)
 		if err != nil {
-			return fmt.Errorf("rewrite %s: %w", manifestEntry("")+manifest, err)
+			return fmt.Errorf("rewrite %s: %w", manifestPrefix+manifest, err)
 		}
-		r.relink(manifestEntry("")+manifest, d.id, id)
+		r.relink(manifestPrefix+manifest, d.id, id)
+		r.want[manifestPrefix+manifest] = id
+	}
+	return nil
+}
+
+// indexes rewrites the image indexes that refer to a stream which has become another.
+func (r *rewriting) indexes() error {
+	indexes, err := r.documents(indexPrefix)
+	if err != nil {
+		return err
+	}
+	for _, index := range sortedKeys(indexes) {
+		d := indexes[index]
+		refs, stale := r.fix(d.refs)
+		if !stale {
+			continue
+		}
+		id, err := restream(r.s, d.id, refs)
+		if err != nil {
+			return fmt.Errorf("rewrite %s: %w", indexPrefix+index, err)
+		}
+		r.relink(indexPrefix+index, d.id, id)
 	}
 	return nil
 }
@@ -169,8 +191,11 @@ func (r *rewriting) fix(refs []stream.NamedRef) (fixed []stream.NamedRef, change
 	return fixed, changed
 }
 
-// name points the entries at the new streams, which are made durable before.
+// name points the entries at the new streams, which are made durable before, and takes along the image indexes.
 func (r *rewriting) name() error {
+	if err := r.indexes(); err != nil {
+		return err
+	}
 	if len(r.plan) == 0 {
 		return nil
 	}

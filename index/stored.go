@@ -87,11 +87,14 @@ func IsImageName(name string) bool {
 	return strings.HasPrefix(name, stream.ImageV2) || strings.HasPrefix(name, ownImagePrefix)
 }
 
-// NameOfRef is the image name that a ref stands for: of streams/refs one below oci/, of images/refs one at the top; false if
-// it is none.
+// NameOfRef is the image name that a ref stands for: of streams/refs one below oci/ or flatroot/indexes/, of images/refs one at
+// the top; false if it is none.
 func NameOfRef(k store.Kind, ref string) (string, bool) {
 	if k == store.Streams {
-		tag, ok := strings.CutPrefix(ref, "oci/")
+		tag, ok := strings.CutPrefix(ref, tagRefs)
+		if !ok {
+			tag, ok = strings.CutPrefix(ref, indexRefs)
+		}
 		return store.DecodeTag(tag), ok
 	}
 	return store.DecodeTag(ref), !strings.Contains(ref, "/")

@@ -189,6 +189,15 @@ type Sink interface {
 	Close() error
 }
 
+// IndexSink is a Sink that may hold an image index, with all images that it
+// lists.
+type IndexSink interface {
+	Sink
+	// PutListed stores a manifest that an image index is going to list, after
+	// everything that it lists itself, and gives it no name.
+	PutListed(ctx context.Context, raw []byte, desc ocispec.Descriptor) error
+}
+
 // Mounter is a Sink that may have a blob without it being sent: another image
 // at the same place has it.
 type Mounter interface {

@@ -193,16 +193,16 @@ func (e *PlatformError) Error() string {
 func Select(manifests []ocispec.Descriptor, want Platform) (ocispec.Descriptor, error) {
 	var images []ocispec.Descriptor
 	for _, d := range manifests {
-		if p := platformOf(d); p.OS != "unknown" || p.Architecture != "unknown" {
+		if IsImage(d) {
 			images = append(images, d)
 		}
 	}
-	if len(images) == 1 && platformOf(images[0]) == (Platform{}) {
+	if len(images) == 1 && PlatformOf(images[0]) == (Platform{}) {
 		return images[0], nil
 	}
 	best, rank, have := -1, 0, []Platform(nil)
 	for i, d := range images {
-		p := platformOf(d)
+		p := PlatformOf(d)
 		if p == (Platform{}) {
 			continue
 		}
@@ -217,8 +217,8 @@ func Select(manifests []ocispec.Descriptor, want Platform) (ocispec.Descriptor, 
 	return images[best], nil
 }
 
-// platformOf returns the platform that a descriptor claims.
-func platformOf(d ocispec.Descriptor) Platform {
+// PlatformOf returns the platform that a descriptor claims.
+func PlatformOf(d ocispec.Descriptor) Platform {
 	if d.Platform == nil {
 		return Platform{}
 	}

@@ -92,7 +92,7 @@ func (f *found) openNamed(c *console, o treeOptions) (err error) {
 	if f.store, err = c.readStore(); err != nil {
 		return err
 	}
-	if f.info, err = index.Find(f.store, f.arg); err != nil {
+	if f.info, err = index.FindFor(f.store, f.arg, o.platform); err != nil {
 		return err
 	}
 	other := o.algorithm != 0 && o.algorithm != f.store.Algorithm() || o.rules != "" && o.rules != f.info.Rules

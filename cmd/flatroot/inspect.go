@@ -9,9 +9,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/urfave/cli/v2"
+
 	"github.com/flatroot/flatroot/erofs"
 	"github.com/flatroot/flatroot/fsverity"
 	"github.com/flatroot/flatroot/index"
+	"github.com/flatroot/flatroot/oci"
 	"github.com/flatroot/flatroot/store"
 )
 
@@ -23,12 +26,21 @@ func inspectCommand() *command {
 
 VERITY tells whether the kernel checks the EROFS image and, since all objects of a store are treated alike, the objects: it is the image file's fs-verity digest, if the file has one. The digests of layers, objects and image were computed here when they were imported, whatever it says.
 
+If NAME is an image index, which pull --platform all has stored, that is shown with the image for this machine, or the one for --platform.
+
 SIGNED is what pull has noted of signatures that it verified, as --verify-key or a policy asked for: what the signer called the image, when that was, and the fingerprint of the key, the SHA-256 of its DER. It is no proof: who can write to the store can write the note.`,
+		flags: []cli.Flag{ofIndexFlag()},
 		examples: []example{
 			{"an image at a glance", "flatroot inspect web"},
 			{"the command that a container of it would run", "flatroot inspect web --json | jq .config_json.config.Cmd"},
 		},
-		run: func(_ context.Context, v *invocation) error { return runInspect(v.console, v.Args().First(), v.stdout) },
+		run: func(_ context.Context, v *invocation) error {
+			platform, err := v.platform()
+			if err != nil {
+				return err
+			}
+			return runInspect(v.console, v.Args().First(), platform, v.stdout)
+		},
 	}
 }
 
@@ -45,13 +57,13 @@ type inspection struct {
 	Signatures []index.Signature `json:"signatures,omitempty"`
 }
 
-func runInspect(c console, name string, stdout io.Writer) error {
+func runInspect(c console, name string, p oci.Platform, stdout io.Writer) error {
 	s, err := c.readStore()
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	i, err := index.Find(s, name)
+	i, err := index.FindFor(s, name, p)
 	if err != nil {
 		return err
 	}
@@ -66,11 +78,14 @@ func runInspect(c console, name string, stdout io.Writer) error {
 }
 
 func inspect(s *store.Store, i *index.Info) (*inspection, error) {
-	n := &inspection{imageLine: imageLineOf(i), LayerList: []layerLine{}, Manifest: i.ManifestRaw, ConfigJSON: i.ConfigRaw}
+	line, err := listImage(s, i)
+	if err != nil {
+		return nil, err
+	}
+	n := &inspection{imageLine: line, LayerList: []layerLine{}, Manifest: i.ManifestRaw, ConfigJSON: i.ConfigRaw}
 	for _, l := range i.Layers {
 		n.LayerList = append(n.LayerList, layerLineOf(l, i.Name))
 	}
-	var err error
 	if i.Manifest != "" {
 		if n.Signatures, err = index.Signatures(s, i.Manifest); err != nil {
 			return nil, err
@@ -102,6 +117,13 @@ func (n *inspection) print(w io.Writer) error {
 	var b strings.Builder
 	fact := func(name string, value any) { fmt.Fprintf(&b, "%-9s %s\n", name+":", oneLine(fmt.Sprint(value))) }
 	fact("name", n.Name)
+	if n.Index != "" {
+		fact("index", n.Index)
+		fact("platform", n.Platform)
+		if others := n.otherPlatforms(); len(others) > 0 {
+			fact("others", strings.Join(others, ", "))
+		}
+	}
 	fact("image", fmt.Sprintf("%s (%s)", n.Image, n.Algorithm))
 	fact("format", fmt.Sprintf("%d, %s, %d inodes", n.Format, size(n.ImageBytes), n.Inodes))
 	fact("verity", n.verityText())
@@ -121,6 +143,16 @@ func (n *inspection) print(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// otherPlatforms are those of the image index for which another image is.
+func (n *inspection) otherPlatforms() (others []string) {
+	for _, p := range n.Platforms {
+		if p.Manifest != n.imageLine.Manifest {
+			others = append(others, p.Platform)
+		}
+	}
+	return others
 }
 
 // signedText says by which key, what the signer called the image, and when that was verified.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"maps"
 	"slices"
@@ -73,6 +74,21 @@ func runLayers(c console, name string, stdout io.Writer) error {
 	return table(stdout, rows)
 }
 
+// addLayers adds those of an image.
+func addLayers(all map[oci.DiffID]*layerLine, i *index.Info) {
+	for _, l := range i.Layers {
+		line := all[l.DiffID]
+		if line == nil {
+			line = new(layerLineOf(l))
+			all[l.DiffID] = line
+		}
+		line.BlobKept = line.BlobKept || !l.Kept.IsZero()
+		if !slices.Contains(line.Images, i.Name) {
+			line.Images = append(line.Images, i.Name)
+		}
+	}
+}
+
 // listLayers collects the layers of all images, or those of the one with a name, each with all images that have it.
 func listLayers(s *store.Store, name string) ([]*layerLine, error) {
 	all := map[oci.DiffID]*layerLine{}
@@ -80,16 +96,12 @@ func listLayers(s *store.Store, name string) ([]*layerLine, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, l := range i.Layers {
-			line := all[l.DiffID]
-			if line == nil {
-				line = new(layerLineOf(l))
-				all[l.DiffID] = line
-			}
-			line.BlobKept = line.BlobKept || !l.Kept.IsZero()
-			if !slices.Contains(line.Images, i.Name) {
-				line.Images = append(line.Images, i.Name)
-			}
+		platforms, err := index.Platforms(s, i)
+		if err != nil {
+			return nil, fmt.Errorf("image %s: %w", i.Name, err)
+		}
+		for _, i := range platforms {
+			addLayers(all, i)
 		}
 	}
 	var lines []*layerLine

@@ -122,6 +122,12 @@ func (v *invocation) platform() (oci.Platform, error) {
 	return parsed(v, "platform", oci.ParsePlatform)
 }
 
+// ofIndexFlag is the flag of commands that want one image of the store.
+func ofIndexFlag() cli.Flag {
+	return &cli.StringFlag{Name: "platform",
+		Usage: "of an image index, which pull --platform all has stored, take the image for `OS/ARCH[/VARIANT]`"}
+}
+
 // reading is what commands that read layers or trees have in common.
 type reading struct {
 	platform oci.Platform
@@ -129,16 +135,23 @@ type reading struct {
 	limits   index.Limits
 }
 
-func readingFlags() []cli.Flag {
-	return append([]cli.Flag{rulesFlag(), platformFlag()}, limitFlags()...)
+func readingFlags() []cli.Flag { return readingFlagsWith(platformFlag()) }
+
+func readingFlagsWith(platform cli.Flag) []cli.Flag {
+	return append([]cli.Flag{rulesFlag(), platform}, limitFlags()...)
 }
 
 func (v *invocation) reading() (r reading, err error) {
-	r.limits = v.limits()
-	if r.rules, err = v.rules(); err != nil {
-		return r, err
+	if r, err = v.readingAny(); err == nil {
+		r.platform, err = v.platform()
 	}
-	r.platform, err = v.platform()
+	return r, err
+}
+
+// readingAny leaves the platform out.
+func (v *invocation) readingAny() (r reading, err error) {
+	r.limits = v.limits()
+	r.rules, err = v.rules()
 	return r, err
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/urfave/cli/v2"
 
 	"github.com/flatroot/flatroot/erofs"
@@ -35,6 +36,8 @@ With --keep-blobs the blobs of layers, compressed as they are, stay in the store
 
 The name in the store is the reference's own name and tag unless --name gives another. An image that had the name before loses it.
 
+Of an image for several platforms, an image index, the one for this machine is pulled, or for the --platform that is asked for. With --platform all it is all of them, and the index with them: NAME then is the index, for commands that want one image the one for this machine, or for their --platform, and push sends all on. Nothing gets the name unless every image could be had. Each one's digest is printed with its platform. What builders say about images in an index, such as attestations, is kept, with its blobs if there is --keep-blobs. A SOURCE that is no image index is pulled as ever.
+
 Of several SOURCEs one is pulled after the other, and each has its name as soon as it is there. One that can't be pulled does not keep the others out.
 
 ` + aboutSignatures,
@@ -44,9 +47,10 @@ Of several SOURCEs one is pulled after the other, and each has its name as soon 
 			&cli.IntFlag{Name: "jobs", Usage: "read `N` layers at once", Value: index.DefaultJobs},
 			&cli.BoolFlag{Name: "keep-blobs", Usage: "keep compressed layers as they are, for a push with the same manifest"},
 			&cli.BoolFlag{Name: "verify", Usage: "read and hash all that the store has of the image, and restore what is damaged"},
-		}, append(verifyFlags(), readingFlags()...)...),
+		}, append(verifyFlags(), readingFlagsWith(pullPlatformFlag())...)...),
 		examples: []example{
 			{"an image from a registry", "flatroot pull docker://docker.io/library/debian:13"},
+			{"all of an image for several platforms, to be sent on", "flatroot pull --platform all --keep-blobs registry.example.com/os:2026"},
 			{"what docker save wrote", "flatroot pull docker-archive:images.tar:web:v2"},
 			{"an image from an OCI layout, under another name", "flatroot pull oci:build/image:v2 --name web"},
 			{"an image that podman has pulled already", "flatroot pull containers-storage:docker.io/library/debian:13"},
@@ -73,14 +77,20 @@ type pullOptions struct {
 	verify  bool
 	jobs    int
 	keep    bool // blobs
+	all     bool // platforms
 	verifying
 	reading
 }
 
 func pullOptionsOf(v *invocation) (o pullOptions, err error) {
 	o = pullOptions{sources: v.Args().Slice(), name: v.String("name"), verify: v.Bool("verify"), jobs: v.Int("jobs"), keep: v.Bool("keep-blobs")}
-	if o.reading, err = v.reading(); err != nil {
+	if o.reading, err = v.readingAny(); err != nil {
 		return o, err
+	}
+	if o.all = v.String("platform") == allPlatforms; !o.all {
+		if o.platform, err = v.platform(); err != nil {
+			return o, err
+		}
 	}
 	if o.expect, err = expectDigest(v.String("expect")); err != nil {
 		return o, v.usagef("%v", err)
@@ -90,6 +100,9 @@ func pullOptionsOf(v *invocation) (o pullOptions, err error) {
 	}
 	if len(o.sources) > 1 && (o.name != "" || !o.expect.IsZero()) {
 		return o, v.usagef("--name and --expect are for one SOURCE")
+	}
+	if o.all && (!o.expect.IsZero() || o.rules != index.OCI1) {
+		return o, v.usagef("--expect and --rules are for one image, not for --platform all")
 	}
 	if v.IsSet("name") {
 		if err := checkName(o.name); err != nil {
@@ -103,6 +116,14 @@ func pullOptionsOf(v *invocation) (o pullOptions, err error) {
 	}
 	o.verifying, err = v.verifying()
 	return o, err
+}
+
+// allPlatforms is the value of pull's --platform that stands for all of an image index.
+const allPlatforms = "all"
+
+func pullPlatformFlag() cli.Flag {
+	return &cli.StringFlag{Name: "platform",
+		Usage: "of an image for several platforms take the one for `OS/ARCH[/VARIANT]`, or all; default: this machine's"}
 }
 
 // maxJobs bounds the layers that are read at once: more take memory, and bring nothing.
@@ -138,10 +159,14 @@ func pullOne(ctx context.Context, c console, s *store.Store, o pullOptions, sour
 	if err != nil {
 		return err
 	}
-	return printReport(c, stdout, r)
+	if r.Index != "" {
+		return printIndexReport(c, stdout, r)
+	}
+	return printReport(c, stdout, r.Images[0])
 }
 
-func pullWith(ctx context.Context, c console, s *store.Store, o pullOptions, source string, m meter) (*index.Report, error) {
+// pullWith gives the report of one image as that of an index that is none.
+func pullWith(ctx context.Context, c console, s *store.Store, o pullOptions, source string, m meter) (*index.ImageIndexReport, error) {
 	src, ref, err := c.openSourceTold(source, o.platform, m.note)
 	if err != nil {
 		return nil, err
@@ -154,7 +179,11 @@ func pullWith(ctx context.Context, c console, s *store.Store, o pullOptions, sou
 	if options.Name == "" {
 		options.Name = ref.Name()
 	}
-	return index.Import(ctx, s, src, options)
+	if o.all {
+		return index.ImportAll(ctx, s, src, options)
+	}
+	r, err := index.Import(ctx, s, src, options)
+	return &index.ImageIndexReport{Images: []*index.Report{r}}, err
 }
 
 // imageObjects visits the objects of the image in a file, with their sizes.
@@ -197,25 +226,60 @@ func printReport(c console, stdout io.Writer, r *index.Report) error {
 	if c.json {
 		return printJSON(stdout, r)
 	}
-	if c.progress != progressNone {
-		fetched := size(r.Bytes.Fetched)
-		if r.Bytes.Resumed > 0 {
-			fetched += ", and " + size(r.Bytes.Resumed) + " by an earlier pull"
-		}
-		c.talk("%s: %s, %d of them fetched (%s); %s new (%s) of %s; the image has %s",
-			r.Name, counted(r.Layers.Total, "layer"), r.Layers.Fetched, fetched,
-			counted(r.Objects.New, "object"), size(r.Bytes.ObjectsNew), counted(r.Objects.Total, "object"), size(r.ImageBytes))
-		if b := r.Blobs; b.New > 0 {
-			c.talk("%s: kept %s as they are, %d of them new (%s)", r.Name, counted(b.Total, "blob"), b.New, size(b.BytesNew))
-		}
-		if h := r.Healed; h.Any() {
-			c.talk("%s: restored %s, %s and %s that were damaged or missing", r.Name,
-				counted(h.Objects, "object"), counted(h.Streams, "stream"), counted(h.Images, "image"))
-		}
-		for _, key := range r.SignedBy {
-			c.talk("%s: signed by %s", r.Name, key)
-		}
-	}
+	c.talkReport(r.Name, r)
 	_, err := fmt.Fprintln(stdout, r.Image)
 	return err
+}
+
+// talkReport says what an import did of an image.
+func (c console) talkReport(name string, r *index.Report) {
+	if c.progress == progressNone {
+		return
+	}
+	fetched := size(r.Bytes.Fetched)
+	if r.Bytes.Resumed > 0 {
+		fetched += ", and " + size(r.Bytes.Resumed) + " by an earlier pull"
+	}
+	c.talk("%s: %s, %d of them fetched (%s); %s new (%s) of %s; the image has %s",
+		name, counted(r.Layers.Total, "layer"), r.Layers.Fetched, fetched,
+		counted(r.Objects.New, "object"), size(r.Bytes.ObjectsNew), counted(r.Objects.Total, "object"), size(r.ImageBytes))
+	if b := r.Blobs; b.New > 0 {
+		c.talk("%s: kept %s as they are, %d of them new (%s)", name, counted(b.Total, "blob"), b.New, size(b.BytesNew))
+	}
+	c.talkHealed(name, r.Healed)
+	c.talkSigned(name, r.SignedBy)
+}
+
+func (c console) talkHealed(name string, h index.HealCounts) {
+	if h.Any() {
+		c.talk("%s: restored %s, %s and %s that were damaged or missing", name,
+			counted(h.Objects, "object"), counted(h.Streams, "stream"), counted(h.Images, "image"))
+	}
+}
+
+func (c console) talkSigned(name string, keys []digest.Digest) {
+	for _, key := range keys {
+		c.talk("%s: signed by %s", name, key)
+	}
+}
+
+// printIndexReport prints what the import of an image index did: the digests of its images are the result.
+func printIndexReport(c console, stdout io.Writer, r *index.ImageIndexReport) error {
+	if c.json {
+		return printJSON(stdout, r)
+	}
+	for _, i := range r.Images {
+		c.talkReport(r.Name+" ("+i.Platform+")", i)
+	}
+	if c.progress != progressNone {
+		c.talk("%s: image index %s of %s and %s", r.Name, r.Index, counted(len(r.Images), "image"), counted(r.Others.Total, "other manifest"))
+		c.talkHealed(r.Name, r.Healed)
+		c.talkSigned(r.Name, r.SignedBy)
+	}
+	for _, i := range r.Images {
+		if _, err := fmt.Fprintln(stdout, i.Image, oneLine(i.Platform)); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -73,7 +73,9 @@ func TestScripts(t *testing.T) {
 			e.Setenv("PATH", e.Getenv("PATH")+string(filepath.ListSeparator)+dir)
 			return err
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"json": cmdJSON, "cstorage": cmdStorage, "sign": cmdSign},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"json": cmdJSON, "cstorage": cmdStorage, "sign": cmdSign, "index": cmdIndex,
+		},
 	})
 }
 
@@ -147,6 +149,28 @@ func cmdSign(ts *testscript.TestScript, neg bool, args []string) {
 	s := signtest.New("P-256")
 	ts.Check(os.WriteFile(file, s.PEM, 0o644))
 	ts.Check(signtest.Image(s.Of(image.Digest, args[3])).WriteLayout(dir, signtest.Tag(image.Digest)))
+}
+
+// cmdIndex is "index LAYOUT NAME PLATFORM...": an image index with an image for each of the platforms, "own" being this machine's,
+// which share a layer, and with attestations of them goes into a layout.
+func cmdIndex(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: index LAYOUT NAME PLATFORM...")
+	}
+	x := ocitest.Index{Attested: true}
+	shared := ocitest.Tar(ocitest.File{Name: "usr/shared", Data: strings.Repeat("shared ", 100)})
+	for _, arg := range args[2:] {
+		p := oci.DefaultPlatform()
+		if arg != "own" {
+			var err error
+			p, err = oci.ParsePlatform(arg)
+			ts.Check(err)
+		}
+		own := ocitest.Tar(ocitest.File{Name: "usr/own", Data: strings.Repeat(arg+" ", 100)})
+		x.Images = append(x.Images, ocitest.Image{Layers: [][]byte{shared, own}, Platform: p})
+	}
+	_, err := x.WriteLayout(ts.MkAbs(args[0]), args[1])
+	ts.Check(err)
 }
 
 func checkKey(ts *testscript.TestScript, object map[string]any, want, line string) {

@@ -39,7 +39,7 @@ const aboutSignatures = `With --verify-key an image is refused unless there is a
 
 The policy has the form of containers-policy.json(5), as podman reads it. It is what --policy or $` + policyVariable + ` names, else the first there is of /etc/flatroot/policy.json, $CONTAINERS_POLICY_JSON, $XDG_CONFIG_HOME/containers/policy.json, /etc/containers/policy.json and /usr/share/containers/policy.json. Without any, all images are accepted; one that can't be read or understood has all refused. Of its requirements there are insecureAcceptAnything, reject, and sigstoreSigned by keys; those that flatroot can't check are met by no image.
 
-The command of --verify-command gets, in its environment, FLATROOT_REFERENCE, the SOURCE; FLATROOT_DIGEST, the digest of the manifest or image index that it stands for; FLATROOT_MANIFEST, that of the manifest; and FLATROOT_IMAGE, which is HOST/REPOSITORY@DIGEST of a registry's image and else the SOURCE. It is asked last.`
+The command of --verify-command gets, in its environment, FLATROOT_REFERENCE, the SOURCE; FLATROOT_DIGEST, the digest of the manifest or image index that it stands for; FLATROOT_MANIFEST, that of the manifest, or with --platform all of the image index; and FLATROOT_IMAGE, which is HOST/REPOSITORY@DIGEST of a registry's image and else the SOURCE. It is asked last.`
 
 // verifying is what is asked of the signatures of all images that are pulled.
 type verifying struct {

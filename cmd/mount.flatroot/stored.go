@@ -79,12 +79,22 @@ func namedDigest(s *store.Store, spec string) (fsverity.Digest, error) {
 		d, err = digestOfTag(s, enc)
 	}
 	if errors.Is(err, store.ErrNotFound) {
-		return d, fmt.Errorf("no image named %s in store %s", spec, s.Dir())
+		return d, noImage(s, spec, enc)
 	}
 	if err != nil {
 		return d, fmt.Errorf("image %s: %w", spec, err)
 	}
 	return d, nil
+}
+
+// noImage says that a name has neither tag nor image, and what to do if it stands
+// for an image index.
+func noImage(s *store.Store, spec, enc string) error {
+	if _, err := s.Ref(store.Streams, "flatroot/indexes/"+enc); err == nil {
+		return fmt.Errorf("%s is an image index, and has no image for the machine that pulled it: "+
+			"take the digest of one of its images, or give one a name (flatroot tag --platform)", spec)
+	}
+	return fmt.Errorf("no image named %s in store %s", spec, s.Dir())
 }
 
 // imageKeys are the names under which a config stream may refer to its image: of

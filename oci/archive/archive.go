@@ -113,13 +113,16 @@ func (s *source) files(ctx context.Context) (*tarFiles, error) {
 }
 
 // ociSource is one image of an oci-archive: the layout's source, as soon as the
-// archive has been read. It implements oci.RangeSource.
+// archive has been read. It implements oci.RangeSource and oci.DocumentSource.
 type ociSource struct {
 	*source
 	layout *layout.Source
 }
 
-var _ oci.RangeSource = (*ociSource)(nil)
+var (
+	_ oci.RangeSource    = (*ociSource)(nil)
+	_ oci.DocumentSource = (*ociSource)(nil)
+)
 
 func (s *ociSource) open(ctx context.Context) (*layout.Source, error) {
 	if err := ctx.Err(); err != nil {
@@ -161,6 +164,15 @@ func (s *ociSource) Image(ctx context.Context) (*oci.Image, error) {
 		return nil, err
 	}
 	return l.Image(ctx)
+}
+
+// Document reads a manifest, image index or config where it lies.
+func (s *ociSource) Document(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+	l, err := s.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return l.Document(ctx, desc)
 }
 
 // OpenBlob opens a blob where it lies.

@@ -243,6 +243,12 @@ func (s *Sink) putManifest(ctx context.Context, raw []byte, desc ocispec.Descrip
 	return nil
 }
 
+// PutListed keeps a manifest for the archive as what it is without an entry: a
+// blob.
+func (s *Sink) PutListed(ctx context.Context, raw []byte, desc ocispec.Descriptor) error {
+	return s.PutBlob(ctx, desc, bytes.NewReader(raw))
+}
+
 // write makes the archive and gives it its name.
 func (s *Sink) write(ctx context.Context, desc ocispec.Descriptor) (err error) {
 	out, err := files.NewFile(s.root)

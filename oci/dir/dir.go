@@ -38,15 +38,18 @@ type Options struct {
 	Platform oci.Platform
 }
 
-// Source is the image of a directory. It implements oci.RangeSource. Nothing
-// but itself says what manifest.json has to be.
+// Source is the image of a directory. It implements oci.RangeSource and
+// oci.DocumentSource. Nothing but itself says what manifest.json has to be.
 type Source struct {
 	fs   files.Dir
 	ref  oci.Reference
 	opts Options
 }
 
-var _ oci.RangeSource = (*Source)(nil)
+var (
+	_ oci.RangeSource    = (*Source)(nil)
+	_ oci.DocumentSource = (*Source)(nil)
+)
 
 // Open opens the directory of a dir: reference.
 func Open(ref oci.Reference, o Options) (*Source, error) {
@@ -114,17 +117,34 @@ func (s *Source) Image(ctx context.Context) (*oci.Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.ref, err)
 	}
-	m, err := oci.Load(ctx, root, func(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
-		if d.Digest == root.Digest {
-			return raw, nil
-		}
-		return s.fetch(ctx, d)
-	}, oci.LoadOptions{Platform: s.opts.Platform})
+	m, err := oci.Load(ctx, root, s.fetchBeside(root, raw), oci.LoadOptions{Platform: s.opts.Platform})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.ref, err)
 	}
 	m.Reference = s.ref.String()
 	return m, nil
+}
+
+// Document reads manifest.json, if that is the one, or what lies beside it.
+func (s *Source) Document(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+	root, raw, err := s.root(ctx)
+	if err == nil {
+		raw, err = s.fetchBeside(root, raw)(ctx, desc)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.ref, err)
+	}
+	return raw, nil
+}
+
+// fetchBeside is the oci.FetchFunc of the directory with this manifest.json.
+func (s *Source) fetchBeside(root ocispec.Descriptor, raw []byte) oci.FetchFunc {
+	return func(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+		if d.Digest == root.Digest {
+			return raw, nil
+		}
+		return s.fetch(ctx, d)
+	}
 }
 
 // fetch is the oci.FetchFunc for all but manifest.json. Load has bounded the

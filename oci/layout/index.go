@@ -49,8 +49,6 @@ func (s *Sink) locked(ctx context.Context, f func() error) (err error) {
 // PutManifest stores a manifest whose config and layers are there, or an
 // image index, and enters it in index.json under the sink's name, in the
 // place of what had that name. Without a name it is entered once.
-//
-// Manifests that only an image index lists are blobs: they go in by PutBlob.
 func (s *Sink) PutManifest(ctx context.Context, raw []byte, desc ocispec.Descriptor) error {
 	if err := s.putManifest(ctx, raw, desc); err != nil {
 		return fmt.Errorf("%s: put manifest %s: %w", s.ref, desc.Digest, err)
@@ -74,6 +72,11 @@ func (s *Sink) putManifest(ctx context.Context, raw []byte, desc ocispec.Descrip
 		return err
 	}
 	return s.locked(ctx, func() error { return s.enter(desc) })
+}
+
+// PutListed stores a manifest as what it is without an entry: a blob.
+func (s *Sink) PutListed(ctx context.Context, raw []byte, desc ocispec.Descriptor) error {
+	return s.PutBlob(ctx, desc, bytes.NewReader(raw))
 }
 
 // checkBlobs makes sure that what is about to get a name is whole. An image

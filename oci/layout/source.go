@@ -20,14 +20,18 @@ type Options struct {
 	Platform oci.Platform
 }
 
-// Source is one image of a layout. It implements oci.RangeSource.
+// Source is one image of a layout. It implements oci.RangeSource and
+// oci.DocumentSource.
 type Source struct {
 	fs   files.FS
 	ref  oci.Reference
 	opts Options
 }
 
-var _ oci.RangeSource = (*Source)(nil)
+var (
+	_ oci.RangeSource    = (*Source)(nil)
+	_ oci.DocumentSource = (*Source)(nil)
+)
 
 // Open opens the layout of an oci: reference. The image is looked for later.
 func Open(ref oci.Reference, o Options) (*Source, error) {
@@ -162,6 +166,15 @@ func (s *Source) Image(ctx context.Context) (*oci.Image, error) {
 	}
 	m.Reference = s.ref.String()
 	return m, nil
+}
+
+// Document reads a manifest, image index or config, all of which are blobs.
+func (s *Source) Document(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+	raw, err := s.fetch(ctx, desc)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.ref, err)
+	}
+	return raw, nil
 }
 
 // fetch is the oci.FetchFunc of a layout. Load has bounded the size.

@@ -13,6 +13,7 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"io"
+	"slices"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
@@ -51,6 +52,10 @@ type Index struct {
 	Docker  bool
 	// NoPlatform leaves the platforms out.
 	NoPlatform bool
+	// Attested adds for each image a manifest of how it was made, as BuildKit does.
+	Attested bool
+	// Edit may make it lie before it is written.
+	Edit func(*ocispec.Index)
 }
 
 // Blob is a blob and what refers to it.
@@ -234,5 +239,39 @@ func (x Index) build(b *Built) (ocispec.Descriptor, error) {
 		}
 		index.Manifests = append(index.Manifests, d)
 	}
+	if x.Attested {
+		for _, d := range slices.Clone(index.Manifests) {
+			a, err := b.attest(d)
+			if err != nil {
+				return d, err
+			}
+			index.Manifests = append(index.Manifests, a)
+		}
+	}
+	if x.Edit != nil {
+		x.Edit(&index)
+	}
 	return b.addJSON(mediaType, index)
+}
+
+// attest appends a manifest that says something about another one, by which
+// it is no image's, though its config is one.
+func (b *Built) attest(of ocispec.Descriptor) (ocispec.Descriptor, error) {
+	statement := b.add("application/vnd.in-toto+json", []byte(`{"_type":"https://in-toto.io/Statement/v0.1","subject":["`+of.Digest.String()+`"]}`))
+	config, err := b.addJSON(ocispec.MediaTypeImageConfig, ocispec.Image{
+		Platform: ocispec.Platform{OS: "unknown", Architecture: "unknown"},
+		RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{statement.Digest}},
+	})
+	if err != nil {
+		return of, err
+	}
+	d, err := b.addJSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
+		Config: config, Layers: []ocispec.Descriptor{statement},
+	})
+	d.Platform = &ocispec.Platform{OS: "unknown", Architecture: "unknown"}
+	d.Annotations = map[string]string{
+		"vnd.docker.reference.digest": of.Digest.String(), "vnd.docker.reference.type": "attestation-manifest",
+	}
+	return d, err
 }

@@ -40,6 +40,7 @@ func TestSource(t *testing.T, publish Publish, traits ...Trait) {
 		t.Run("platforms", s.platforms)
 		t.Run("lies", s.lies)
 		t.Run("missing", s.missing)
+		t.Run("documents", s.documents)
 	}
 	t.Run("ranges", s.ranges)
 	t.Run("concurrent", s.concurrent)
@@ -227,6 +228,32 @@ func (s suite) platforms(t *testing.T) {
 				t.Fatalf("got %+v, %v; want %s by index %s", m, err, c.want, b.Root().Digest)
 			}
 		})
+	}
+}
+
+// documents has all of an image index loaded, by a source that can, and what is missing of it told.
+func (s suite) documents(t *testing.T) {
+	b := build(t, Index{Images: []Image{Sample(arm6), Sample(amd64)}, Attested: true})
+	src, ok := s.open(t, b, s390x).(oci.DocumentSource)
+	if !ok {
+		return
+	}
+	root, err := src.Resolve(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := oci.LoadIndex(context.Background(), root, src.Document)
+	if err != nil || x.Descriptor.Digest != b.Root().Digest || len(x.Images) != 2 || x.Images[0].Platform != arm6 || len(x.Others) != 2 {
+		t.Fatalf("got %+v, %v", x, err)
+	}
+	one := x.Images[1]
+	if _, err := oci.LoadIndex(context.Background(), one.Descriptor, src.Document); !errors.Is(err, oci.ErrNoIndex) {
+		t.Errorf("a manifest for an index: %v", err)
+	}
+	gone := one.Descriptor
+	gone.Digest = digest.FromString("gone")
+	if _, err := src.Document(context.Background(), gone); err == nil || !strings.Contains(err.Error(), src.String()) {
+		t.Errorf("a document that is not there: %v", err)
 	}
 }
 

@@ -145,8 +145,9 @@ type Source struct {
 }
 
 var (
-	_ oci.RangeSource   = (*Source)(nil)
-	_ oci.NetworkSource = (*Source)(nil)
+	_ oci.RangeSource    = (*Source)(nil)
+	_ oci.NetworkSource  = (*Source)(nil)
+	_ oci.DocumentSource = (*Source)(nil)
 )
 
 // Open prepares to read a docker:// reference. Nothing is sent yet.

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -200,24 +201,30 @@ func (s *Sink) putBlob(ctx context.Context, desc ocispec.Descriptor, r io.Reader
 // PutManifest sends a manifest under the reference's tag, else under its
 // digest, which has to be the reference's if that has one.
 func (s *Sink) PutManifest(ctx context.Context, raw []byte, desc ocispec.Descriptor) error {
-	err := oci.Verify("manifest", raw, desc)
-	if err == nil && s.ref.Digest != "" && s.ref.Digest != desc.Digest {
-		err = &oci.DigestError{What: "manifest", Want: s.ref.Digest, Got: desc.Digest}
+	if s.ref.Digest != "" && s.ref.Digest != desc.Digest {
+		return s.wrap(&oci.DigestError{What: "manifest", Want: s.ref.Digest, Got: desc.Digest}, "put manifest", desc.Digest)
 	}
+	return s.putAs(ctx, cmp.Or(s.ref.Tag, desc.Digest.String()), raw, desc)
+}
+
+// PutListed sends a manifest under its digest.
+func (s *Sink) PutListed(ctx context.Context, raw []byte, desc ocispec.Descriptor) error {
+	return s.putAs(ctx, desc.Digest.String(), raw, desc)
+}
+
+// putAs sends a manifest under a tag or digest.
+func (s *Sink) putAs(ctx context.Context, id string, raw []byte, desc ocispec.Descriptor) error {
+	err := oci.Verify("manifest", raw, desc)
 	if err == nil {
-		err = s.repeat(ctx, "manifest "+desc.Digest.String(), func() error { return s.putManifest(ctx, raw, desc) })
+		err = s.repeat(ctx, "manifest "+desc.Digest.String(), func() error { return s.putManifest(ctx, id, raw, desc) })
 	}
 	return s.wrap(err, "put manifest", desc.Digest)
 }
 
-func (s *Sink) putManifest(ctx context.Context, raw []byte, desc ocispec.Descriptor) error {
+func (s *Sink) putManifest(ctx context.Context, id string, raw []byte, desc ocispec.Descriptor) error {
 	client, err := s.session(ctx)
 	if err != nil {
 		return err
-	}
-	id := s.ref.Tag
-	if id == "" {
-		id = desc.Digest.String()
 	}
 	resp, err := s.exchange(ctx, client, request{
 		method: http.MethodPut, url: s.url("manifests", id),

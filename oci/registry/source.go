@@ -159,6 +159,15 @@ func (s *Source) image(ctx context.Context) (*oci.Image, error) {
 	return oci.Load(ctx, root, fetch, oci.LoadOptions{Platform: s.opts.Platform})
 }
 
+// Document fetches a manifest, image index or config of the repository.
+func (s *Source) Document(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+	raw, err := s.fetch(ctx, d)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.ref, err)
+	}
+	return raw, nil
+}
+
 // fetch is the oci.FetchFunc of a registry: configs are blobs, all else that
 // Load asks for has an address of its own kind. What an endpoint gives is
 // verified here already, so that another may give what this one has wrong.

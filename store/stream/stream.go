@@ -54,6 +54,7 @@ const (
 	OCIConfig   ContentType = 0x67666e6f6369636f // "ociconfg": an image's config, JSON
 	OCIManifest ContentType = 0x66696e616d69636f // "ocimanif": its manifest, JSON
 	OCIBlob     ContentType = 0x626f6c625f69636f // "oci_blob": any other blob
+	OCIIndex    ContentType = 0x7865646e6969636f // "ociindex": an image index, JSON; other tools have none of these
 )
 
 // String is the type's eight characters if all are printable ASCII, else its
@@ -72,7 +73,7 @@ func (c ContentType) String() string {
 // Known tells whether c is one of this package's constants.
 func (c ContentType) Known() bool {
 	switch c {
-	case OCILayer, OCIConfig, OCIManifest, OCIBlob:
+	case OCILayer, OCIConfig, OCIManifest, OCIBlob, OCIIndex:
 		return true
 	}
 	return false

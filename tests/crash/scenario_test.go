@@ -54,6 +54,14 @@ func scenarios() []scenario {
 		{name: "pull-keep", before: []string{initStore, pullOther}, command: pullV1 + " --keep-blobs", digest: true},
 		{name: "pull-keep-later", before: []string{initStore, pullV1}, command: pullV1 + " --keep-blobs", digest: true},
 		{
+			name: "pull-all", before: []string{initStore, pullV1}, digest: true,
+			command: "pull --store {store} oci:{layout}:all --platform all --keep-blobs --name web",
+		},
+		{
+			name: "rm-all", before: []string{initStore, pullV1, "pull --store {store} oci:{layout}:all --platform all --name all"},
+			command: "rm --store {store} all", repeated: isGone,
+		},
+		{
 			name: "build-dir", before: []string{initStore, pullOther}, digest: true,
 			command: "build --store {store} {tree} --name built",
 		},

@@ -7,18 +7,20 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/flatroot/flatroot/oci"
 	"github.com/flatroot/flatroot/oci/ocitest"
 )
 
 // The names in the layout that WriteLayout makes. V1 and V2 have all layers but one in common; Other shares a file with
-// them, and no layer.
+// them, and no layer. All is an image index whose images, for this machine and another, share layers with V1.
 const (
 	V1    = "v1"
 	V2    = "v2"
 	Other = "other"
+	All   = "all"
 )
 
-// WriteLayout makes an OCI layout with the images V1, V2 and Other. The name of the tests makes them differ from those of
+// WriteLayout makes an OCI layout with the images V1, V2 and Other, and the image index All. The name of the tests makes them differ from those of
 // other tests, since collecting garbage keeps an image that is mounted anywhere on the machine, whatever store it is from.
 func WriteLayout(dir, tests string) error {
 	shared := bytes.Repeat([]byte(tests+"\n"), 3000/len(tests))
@@ -35,6 +37,13 @@ func WriteLayout(dir, tests string) error {
 		if _, err := m.WriteLayout(dir, i.name); err != nil {
 			return fmt.Errorf("write image %s: %w", i.name, err)
 		}
+	}
+	x := ocitest.Index{Attested: true, Images: []ocitest.Image{
+		{Layers: [][]byte{base, topLayer(3)}},
+		{Layers: [][]byte{whole}, Platform: oci.Platform{OS: "linux", Architecture: "s390x"}},
+	}}
+	if _, err := x.WriteLayout(dir, All); err != nil {
+		return fmt.Errorf("write image index %s: %w", All, err)
 	}
 	return nil
 }
