@@ -35,6 +35,27 @@ type download struct {
 	err     error         // of the source, unless it was told to stop
 }
 
+// readBlob has a blob read, again from its start if it was wrong and somebody else may have it right. abort ends the source's
+// work on it.
+func readBlob(ctx context.Context, src oci.Source, desc ocispec.Descriptor, read func(blob io.Reader, abort func()) error) error {
+	for {
+		d := &download{src: src, desc: desc}
+		if err := d.readOnce(ctx, read); err == nil || ctx.Err() != nil || !d.elsewhere(err) {
+			return err
+		}
+	}
+}
+
+func (d *download) readOnce(ctx context.Context, read func(blob io.Reader, abort func()) error) error {
+	ctx, abort := context.WithCancel(ctx)
+	defer abort()
+	if err := d.open(ctx); err != nil {
+		return err
+	}
+	defer d.Close()
+	return read(d, abort)
+}
+
 func (im *importer) newDownload(l *importedLayer) *download {
 	d := &download{src: im.src, desc: l.Descriptor, partial: im.takePartial(l)}
 	if d.partial != nil {
@@ -82,7 +103,7 @@ func (l *importedLayer) dropPartial() {
 
 // clearPartial gives up what is kept of a layer's blob, and keeps what comes of it next.
 func (l *importedLayer) clearPartial() {
-	if l.partial.Clear() != nil {
+	if l.partial != nil && l.partial.Clear() != nil {
 		l.dropPartial()
 	}
 }
@@ -152,6 +173,19 @@ func (d *download) Close() error {
 		return nil
 	}
 	return d.from.Close()
+}
+
+// elsewhere tells whether to read the blob once more, from its start: it was wrong, and somebody else may have it right.
+func (d *download) elsewhere(err error) bool {
+	src, ok := d.src.(oci.MirroredSource)
+	claim := (*oci.DigestError)(nil)
+	switch {
+	case !ok || !d.spoiled(err):
+		return false
+	case errors.As(err, &claim) && claim.Want != d.desc.Digest: // it is the right blob, of which something else was claimed
+		return false
+	}
+	return src.Distrust(d.desc, err)
 }
 
 // spoiled tells whether an import failed for what the blob's bytes are, or how many: not for the network, the store or a

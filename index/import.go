@@ -387,11 +387,12 @@ func (im *importer) fetch(ctx context.Context, l *importedLayer) (err error) {
 		switch {
 		case ctx.Err() != nil || !d.spoiled(err):
 			return err
-		case d.resumed == 0:
+		case d.resumed == 0 && !d.elsewhere(err):
 			l.dropPartial()
 			return err
 		}
-		// What an earlier process got may be torn, if it was the machine that died: from the start, then.
+		// What an earlier process got may be torn, if it was the machine that died, or have come from a mirror that is
+		// wrong: from the start, then.
 		l.clearPartial()
 	}
 }

@@ -61,6 +61,9 @@ func notFound(err error) bool {
 func (s *Source) getRaw(ctx context.Context, kind, id string) (d ocispec.Descriptor, raw []byte, err error) {
 	err = s.ask(ctx, kind+" "+id, s.patience(), func(e *repository) (err error) {
 		d, raw, err = e.getRaw(ctx, e.url(kind, id))
+		if want := digest.Digest(id); err == nil && kind == "manifests" && oci.CheckDigest(want) == nil && d.Digest != want {
+			err = &oci.DigestError{What: "manifest of " + e.url(kind, id), Want: want, Got: d.Digest}
+		}
 		return err
 	})
 	return d, raw, err
@@ -71,9 +74,6 @@ func (s *Source) attachment(ctx context.Context, id string) (*oci.Attachment, er
 	d, raw, err := s.getRaw(ctx, "manifests", id)
 	if err != nil {
 		return nil, err
-	}
-	if want := digest.Digest(id); oci.CheckDigest(want) == nil && d.Digest != want {
-		return nil, &oci.DigestError{What: "manifest", Want: want, Got: d.Digest}
 	}
 	doc, err := oci.ParseAttachment(raw, d.MediaType)
 	if err != nil {

@@ -198,19 +198,28 @@ func fetchBlob(ctx context.Context, src oci.Source, l ocispec.Descriptor, blobs 
 	if b, ok := blobs[l.Digest]; ok {
 		return b, oci.Verify("payload", b, l)
 	}
+	for {
+		if b, err = readBlob(ctx, src, l); err != nil {
+			return nil, err
+		}
+		if err = oci.Verify("payload", b, l); err == nil {
+			blobs[l.Digest] = b
+			return b, nil
+		}
+		if m, ok := src.(oci.MirroredSource); !ok || !m.Distrust(l, err) {
+			return nil, err
+		}
+	}
+}
+
+// readBlob reads a small blob, or one byte more if it is longer than announced.
+func readBlob(ctx context.Context, src oci.Source, l ocispec.Descriptor) (b []byte, err error) {
 	r, err := src.OpenBlob(ctx, l)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	if b, err = io.ReadAll(io.LimitReader(r, l.Size+1)); err != nil {
-		return nil, err
-	}
-	if err := oci.Verify("payload", b, l); err != nil {
-		return nil, err
-	}
-	blobs[l.Digest] = b
-	return b, nil
+	return io.ReadAll(io.LimitReader(r, l.Size+1))
 }
 
 // accept finds a signature that one of the keys has made of the subject, with
