@@ -167,6 +167,13 @@ func (d *download) stopKeeping() {
 	d.partial = nil
 }
 
+// Through has the files cloned that the blob is put together from, if it is. It makes a download an oci.FileBlob.
+func (d *download) Through(via oci.CloneFunc) {
+	if files, ok := d.from.(oci.FileBlob); ok {
+		files.Through(via)
+	}
+}
+
 // Close ends the request, if there is one.
 func (d *download) Close() error {
 	if d.from == nil {
