@@ -198,10 +198,12 @@ func (d *download) elsewhere(err error) bool {
 // spoiled tells whether an import failed for what the blob's bytes are, or how many: not for the network, the store or a
 // limit.
 func (d *download) spoiled(err error) bool {
-	size, limit, own, path, errno := (*oci.SizeError)(nil), (*LimitError)(nil), (*store.ObjectError)(nil), (*fs.PathError)(nil), syscall.Errno(0)
-	if errors.As(d.err, &size) {
-		return true
-	}
-	return err != nil && d.err == nil && !errors.As(err, &limit) &&
-		!errors.As(err, &own) && !errors.As(err, &path) && !errors.As(err, &errno)
+	size := (*oci.SizeError)(nil)
+	return errors.As(d.err, &size) || err != nil && d.err == nil && ofBytes(err)
+}
+
+// ofBytes tells whether what was read is to blame for an error that is none of its source: not the store, nor a limit.
+func ofBytes(err error) bool {
+	limit, own, path, errno := (*LimitError)(nil), (*store.ObjectError)(nil), (*fs.PathError)(nil), syscall.Errno(0)
+	return !errors.As(err, &limit) && !errors.As(err, &own) && !errors.As(err, &path) && !errors.As(err, &errno)
 }

@@ -3,6 +3,7 @@ package index
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -194,5 +195,96 @@ func TestWrongBlobHeals(t *testing.T) {
 	checkObjects(t, s, object, kept)
 	if got := m.asked(layer); got[0] != 1 {
 		t.Errorf("asked %v times", got)
+	}
+}
+
+// TestWrongParts has mirrors give parts wrong, break off, or give none: they are asked of whoever is left, and only where
+// nobody has them right is the whole blob fetched.
+func TestWrongParts(t *testing.T) {
+	m := newMirrored(t)
+	old := partFiles()
+	next := [][]byte{ocitest.Tar(changed(old, map[string]func(*ocitest.File){"usr/file03": newData(100, 50_000)})...)}
+	built := chunkedSource(t, next, nil).built
+	if err := built.Push("http://"+m.host, "app", "v1"); err != nil {
+		t.Fatal(err)
+	}
+	layer := built.Blobs[0]
+	spoil, gone := ocitest.Fault{Spoil: true}, ocitest.Fault{Status: http.StatusNotFound}
+	for name, c := range map[string]struct {
+		strike func(server int, ranged bool, before int) ocitest.Fault // by how many requests for the blob were before
+		whole  bool
+		told   string
+	}{
+		"tables wrong":   {strike: strikeFirst(0, 1, spoil), told: "table of contents has digest"},
+		"contents wrong": {strike: strikeFrom(0, 1, spoil), told: "content of \"usr/file03\""},
+		"both mirrors": {strike: func(server int, _ bool, _ int) ocitest.Fault {
+			if server < 2 {
+				return spoil
+			}
+			return ocitest.Fault{}
+		}, told: "asking " + m.hosts[2]},
+		"breaks off":      {strike: strikeFrom(0, 1, ocitest.Fault{Cut: 1}), told: "broke off"},
+		"drops":           {strike: strikeFrom(0, 1, ocitest.Fault{Drop: true}), told: "asking " + m.hosts[1]},
+		"has it no more":  {strike: strikeFrom(0, 1, gone), told: "asking " + m.hosts[1]},
+		"busy everywhere": {strike: busyOnce(), told: "trying again"},
+		"nobody has them right": {strike: func(_ int, ranged bool, _ int) ocitest.Fault {
+			return ocitest.Fault{Spoil: ranged}
+		}, whole: true, told: "gave it wrong"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m.strike(layer)
+			for i, f := range m.servers {
+				before := 0
+				f.StrikeBy(func(r *http.Request) ocitest.Fault {
+					if !strings.HasSuffix(r.URL.Path, layer.Descriptor.Digest.String()) {
+						return ocitest.Fault{}
+					}
+					before++
+					return c.strike(i, r.Header.Get("Range") != "", before-1)
+				})
+			}
+			s := partsStore(t, "app", old...)
+			var h heard
+			r, err := Import(context.Background(), s, m.open(t, "app", 3), ImportOptions{Image: writeImage, Name: "app", Progress: &h})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if whole := r.Bytes.Reused == 0; whole != c.whole || whole != strings.Contains(strings.Join(h.steps, "\n"), "all of it is fetched") {
+				t.Errorf("%+v, said %q, told %q", r.Bytes, h.steps, m.told)
+			}
+			if told := strings.Join(m.told, "\n"); !strings.Contains(told, c.told) {
+				t.Errorf("told %q", told)
+			}
+			must(t, WriteTar(context.Background(), s, oci.DiffID(digest.FromBytes(next[0])), io.Discard)) // which compares the digest
+		})
+	}
+}
+
+// strikeFirst strikes the first n requests to a server, strikeFrom those after them.
+func strikeFirst(server, n int, f ocitest.Fault) func(int, bool, int) ocitest.Fault {
+	return func(s int, _ bool, before int) ocitest.Fault {
+		if s == server && before < n {
+			return f
+		}
+		return ocitest.Fault{}
+	}
+}
+
+func strikeFrom(server, n int, f ocitest.Fault) func(int, bool, int) ocitest.Fault {
+	return func(s int, _ bool, before int) ocitest.Fault {
+		if s == server && before >= n {
+			return f
+		}
+		return ocitest.Fault{}
+	}
+}
+
+// busyOnce has the first request to each server refused for a reason that passes.
+func busyOnce() func(int, bool, int) ocitest.Fault {
+	return func(_ int, _ bool, before int) ocitest.Fault {
+		if before == 0 {
+			return ocitest.Fault{Status: http.StatusServiceUnavailable}
+		}
+		return ocitest.Fault{}
 	}
 }

@@ -36,14 +36,11 @@ func (s *Source) gave(d digest.Digest, e *repository) {
 	}
 }
 
-// distrusted are those who are not asked for a blob since they have given it wrong; none if that is all of them.
+// distrusted are those who are not asked for a blob since they have given it wrong.
 func (s *Source) distrusted(d digest.Digest) []*repository {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t := s.trusted(d); len(t.wrong) < len(s.endpoints) {
-		return slices.Clone(t.wrong)
-	}
-	return nil
+	return slices.Clone(s.trusted(d).wrong)
 }
 
 // Distrust has a blob that was wrong asked of those who have given none of it. Each is found to be wrong once, so that it
@@ -53,8 +50,11 @@ func (s *Source) Distrust(desc ocispec.Descriptor, why error) bool {
 	t := s.trusted(desc.Digest)
 	wrong := s.suspects(t)
 	t.wrong, t.gave = append(t.wrong, wrong...), nil
-	over := len(wrong) == 0 || len(t.wrong) == len(s.endpoints)
 	out := t.wrong
+	over := len(wrong) == 0 || len(out) == len(s.endpoints)
+	if over { // who begins the blob anew, in another way, begins with all
+		t.wrong = nil
+	}
 	s.mu.Unlock()
 	if over {
 		return false
