@@ -21,9 +21,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"sync"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
@@ -119,7 +121,10 @@ type ociSource struct {
 	layout *layout.Source
 }
 
-var _ oci.RangeSource = (*ociSource)(nil)
+var (
+	_ oci.RangeSource      = (*ociSource)(nil)
+	_ oci.AttachmentSource = (*ociSource)(nil)
+)
 
 func (s *ociSource) open(ctx context.Context) (*layout.Source, error) {
 	if err := ctx.Err(); err != nil {
@@ -179,4 +184,13 @@ func (s *ociSource) OpenRange(ctx context.Context, desc ocispec.Descriptor, offs
 		return nil, err
 	}
 	return l.OpenRange(ctx, desc, offset, length)
+}
+
+// Attachments looks at the entries of the layout.
+func (s *ociSource) Attachments(ctx context.Context, of digest.Digest, k oci.AttachmentKind) iter.Seq2[*oci.Attachment, error] {
+	l, err := s.open(ctx)
+	if err != nil {
+		return func(yield func(*oci.Attachment, error) bool) { yield(nil, err) }
+	}
+	return l.Attachments(ctx, of, k)
 }

@@ -195,6 +195,9 @@ func fetchBlob(ctx context.Context, src oci.Source, l ocispec.Descriptor, blobs 
 	if l.Size > maxPayload {
 		return nil, fmt.Errorf("payload has %d bytes, more than %d", l.Size, maxPayload)
 	}
+	if l.Data != nil {
+		return l.Data, oci.Verify("payload", l.Data, l)
+	}
 	if b, ok := blobs[l.Digest]; ok {
 		return b, oci.Verify("payload", b, l)
 	}
@@ -222,12 +225,21 @@ func readBlob(ctx context.Context, src oci.Source, l ocispec.Descriptor) (b []by
 	return io.ReadAll(io.LimitReader(r, l.Size+1))
 }
 
+// noPlace is why no signature can be found where an image is.
+func noPlace(t oci.Transport) string {
+	why := fmt.Sprintf("signatures can't be found in %s:", t)
+	if t == oci.DockerArchive {
+		why = "an archive of that form has no place for signatures"
+	}
+	return why + "; they can in a registry, oci:, oci-archive: and dir:"
+}
+
 // accept finds a signature that one of the keys has made of the subject, with
 // an identity that the rule allows.
 func (s *Subject) accept(ctx context.Context, keys []*Key, id Identity) (*Accepted, error) {
 	src, ok := s.Source.(oci.AttachmentSource)
 	if !ok {
-		return nil, s.refused(fmt.Sprintf("signatures can't be found in %s:", s.Reference.Transport))
+		return nil, s.refused(noPlace(s.Reference.Transport))
 	}
 	var reasons []error
 	seen := 0
