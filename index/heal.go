@@ -100,7 +100,7 @@ func (r *refetching) run(ctx context.Context, src oci.Source) error {
 
 // read reads the layer's blob. Whether it is the right one is of no interest once it has given everything.
 func (r *refetching) read(ctx context.Context, blob io.Reader, abort func()) error {
-	tell := r.Progress.Start(r.layer)
+	tell := r.Progress.Start(Reading, r.layer)
 	if tell == nil {
 		tell = func(int64) {}
 	}

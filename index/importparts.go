@@ -123,7 +123,7 @@ func (im *importer) tocLimits(blob int64) tocLimits {
 func (im *importer) readTocTar(ctx context.Context, l *importedLayer, b *blobParts, parts []span, tarSplit tablePlace, c *partContents) (err error) {
 	announced := l.Layer
 	announced.Descriptor.Size = totalLength(parts)
-	if b.tell = im.Progress.Start(announced); b.tell != nil {
+	if b.tell = im.Progress.Start(Reading, announced); b.tell != nil {
 		defer b.tell(0)
 	}
 	ctx, abort := context.WithCancel(ctx)

@@ -209,7 +209,7 @@ func (im *importer) fetchBlobs(ctx context.Context) error {
 }
 
 func (im *importer) fetchBlob(ctx context.Context, b *keptBlob) (int64, error) {
-	tell := im.Progress.Start(oci.Layer{Descriptor: b.desc, DiffID: b.layer.DiffID})
+	tell := im.Progress.Start(Reading, oci.Layer{Descriptor: b.desc, DiffID: b.layer.DiffID})
 	o, n, err := fetchObject(ctx, im.s, im.src, b.desc, tell)
 	if err != nil {
 		return n, err
@@ -384,7 +384,7 @@ func restoreBlob(ctx context.Context, s *store.Store, src oci.Source, desc ocisp
 			return err
 		}
 	}
-	object, _, err := fetchObject(ctx, s, src, desc, o.Progress.Start(oci.Layer{Descriptor: desc}))
+	object, _, err := fetchObject(ctx, s, src, desc, o.Progress.Start(Reading, oci.Layer{Descriptor: desc}))
 	if err != nil {
 		return err
 	}

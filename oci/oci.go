@@ -183,7 +183,7 @@ func CheckRange(desc ocispec.Descriptor, offset, length int64) error {
 }
 
 // Sink is a place that an image is written to, under one name. Blobs come
-// first, the manifest that lists them last.
+// first, several of them at once, the manifest that lists them last.
 type Sink interface {
 	// HasBlob tells whether the blob need not be put.
 	HasBlob(ctx context.Context, desc ocispec.Descriptor) (bool, error)

@@ -38,6 +38,9 @@ type Options struct {
 	// Platform to take from an image index, or to ask for. Zero is this
 	// machine's and whatever there is.
 	Platform oci.Platform
+	// Inflating hears that an archive of some bytes is compressed as a whole; what it returns is told those of them that
+	// are inflated, and 0 at the end. Nil, or nil returned: nobody hears.
+	Inflating func(total int64) (tell func(n int64))
 }
 
 // Open opens the archive of an oci-archive: or docker-archive: reference. What
@@ -106,7 +109,7 @@ func (s *source) files(ctx context.Context) (*tarFiles, error) {
 	if s.tar != nil {
 		return s.tar, nil
 	}
-	t, err := openTar(ctx, s.file)
+	t, err := openTar(ctx, s.file, s.opts.Inflating)
 	if err != nil {
 		return nil, err
 	}
