@@ -21,6 +21,22 @@ const (
 // WriteLayout makes an OCI layout with the images V1, V2 and Other. The name of the tests makes them differ from those of
 // other tests, since collecting garbage keeps an image that is mounted anywhere on the machine, whatever store it is from.
 func WriteLayout(dir, tests string) error {
+	return eachImage(tests, func(name string, b *ocitest.Built) error { return b.WriteLayout(dir, name) })
+}
+
+// Push puts the same images into a repository of a registry, such as http://127.0.0.1:5000, and returns the blob of the
+// lowest layer of V1, which has about 1 MiB.
+func Push(registryURL, repository, tests string) (base ocitest.Blob, err error) {
+	err = eachImage(tests, func(name string, b *ocitest.Built) error {
+		if name == V1 {
+			base = b.Blobs[0]
+		}
+		return b.Push(registryURL, repository, name)
+	})
+	return base, err
+}
+
+func eachImage(tests string, put func(name string, b *ocitest.Built) error) error {
 	shared := bytes.Repeat([]byte(tests+"\n"), 3000/len(tests))
 	base, whole := baseLayer(shared), wholeLayer()
 	for _, i := range []struct {
@@ -32,7 +48,11 @@ func WriteLayout(dir, tests string) error {
 		{Other, [][]byte{otherLayer(shared)}},
 	} {
 		m := ocitest.Image{Layers: i.layers, Compression: []ocitest.Compression{ocitest.Gzip, ocitest.Zstd, ocitest.None}}
-		if _, err := m.WriteLayout(dir, i.name); err != nil {
+		b, err := m.Build()
+		if err == nil {
+			err = put(i.name, b)
+		}
+		if err != nil {
 			return fmt.Errorf("write image %s: %w", i.name, err)
 		}
 	}
