@@ -166,7 +166,7 @@ func (s *Source) OpenRange(ctx context.Context, desc ocispec.Descriptor, offset,
 // openBlob asks for the first answer, unless the caller has found an error.
 func (s *Source) openBlob(b *blob, err error) (io.ReadCloser, error) {
 	b.patience = s.patience()
-	if !b.part {
+	if err == nil && !b.part {
 		s.forgetGivers(b.desc.Digest)
 	}
 	if err == nil && (b.at < b.end || b.at == 0) {
