@@ -216,3 +216,37 @@ func TestPushProgress(t *testing.T) {
 		}
 	}
 }
+
+// stack is a sink that keeps layers unpacked.
+type stack struct {
+	gate
+	put []oci.DiffID
+}
+
+func (s *stack) PutLayer(_ context.Context, tar, _ ocispec.Descriptor, r io.Reader) (bool, error) {
+	s.mu.Lock()
+	s.now++
+	s.max = max(s.max, s.now)
+	s.put = append(s.put, oci.DiffID(tar.Digest))
+	s.mu.Unlock()
+	_, err := io.Copy(io.Discard, r)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now--
+	return true, err
+}
+
+// TestPushInOrder gives layers to who keeps them unpacked one after the other, one that is there twice as well.
+func TestPushInOrder(t *testing.T) {
+	s, i := manyLayers(t, 5)
+	to := &stack{gate: gate{has: map[digest.Digest]bool{}}}
+	_, err := Push(context.Background(), s, i, to, PushOptions{})
+	must(t, err)
+	var want []oci.DiffID
+	for _, l := range i.Layers {
+		want = append(want, l.DiffID)
+	}
+	if !slices.Equal(to.put, want) || to.max != 1 {
+		t.Errorf("%d at once: %v, want %v", to.max, to.put, want)
+	}
+}
