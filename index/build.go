@@ -65,7 +65,7 @@ func (im *importer) build(ctx context.Context, tar io.Reader) (err error) {
 		MediaType: ocispec.MediaTypeImageLayer, Size: -1,
 	}}}
 	j := &layerJob{
-		hashers: im.hashers, to: im.contents(), alg: im.report.Algorithm, limits: im.Limits, tell: im.Progress.Start(l.Layer),
+		hashers: im.hashers, to: im.contents(), alg: im.report.Algorithm, limits: im.Limits, tell: im.Progress.Start(Reading, l.Layer),
 	}
 	if im.s != nil {
 		j.stream = stream.NewWriter(im.s.Algorithm(), stream.OCILayer, stream.WriterOptions{Scratch: im.s.Scratch})

@@ -16,6 +16,7 @@ import (
 
 	"github.com/flatroot/flatroot/fsverity"
 	"github.com/flatroot/flatroot/oci"
+	"github.com/flatroot/flatroot/oci/ocitest"
 	"github.com/flatroot/flatroot/store"
 	"github.com/flatroot/flatroot/tests/testenv"
 )
@@ -211,5 +212,19 @@ func TestClaim(t *testing.T) {
 				t.Errorf("%d made, %d committed, %d aborted", to.made, to.committed, to.aborted)
 			}
 		})
+	}
+}
+
+// TestImportThrough has the files cloned of a blob that a source puts together from files.
+func TestImportThrough(t *testing.T) {
+	src := newSource(t, ocitest.Image{Layers: text(t, sampleText), Compression: []ocitest.Compression{ocitest.None}})
+	layer := src.built.Blobs[0]
+	offered := 0
+	src.open[layer.Descriptor.Digest] = func(context.Context) io.ReadCloser {
+		return fileBlob{bytes.NewReader(layer.Data), func(oci.CloneFunc) { offered++ }}
+	}
+	s := fastStore(t, fsverity.SHA256)
+	if _, err := Import(context.Background(), s, src, ImportOptions{Image: writeImage}); err != nil || offered != 1 {
+		t.Errorf("offered %d times, %v", offered, err)
 	}
 }

@@ -35,6 +35,27 @@ type download struct {
 	err     error         // of the source, unless it was told to stop
 }
 
+// readBlob has a blob read, again from its start if it was wrong and somebody else may have it right. abort ends the source's
+// work on it.
+func readBlob(ctx context.Context, src oci.Source, desc ocispec.Descriptor, read func(blob io.Reader, abort func()) error) error {
+	for {
+		d := &download{src: src, desc: desc}
+		if err := d.readOnce(ctx, read); err == nil || ctx.Err() != nil || !d.elsewhere(err) {
+			return err
+		}
+	}
+}
+
+func (d *download) readOnce(ctx context.Context, read func(blob io.Reader, abort func()) error) error {
+	ctx, abort := context.WithCancel(ctx)
+	defer abort()
+	if err := d.open(ctx); err != nil {
+		return err
+	}
+	defer d.Close()
+	return read(d, abort)
+}
+
 func (im *importer) newDownload(l *importedLayer) *download {
 	d := &download{src: im.src, desc: l.Descriptor, partial: im.takePartial(l)}
 	if d.partial != nil {
@@ -82,7 +103,7 @@ func (l *importedLayer) dropPartial() {
 
 // clearPartial gives up what is kept of a layer's blob, and keeps what comes of it next.
 func (l *importedLayer) clearPartial() {
-	if l.partial.Clear() != nil {
+	if l.partial != nil && l.partial.Clear() != nil {
 		l.dropPartial()
 	}
 }
@@ -146,6 +167,13 @@ func (d *download) stopKeeping() {
 	d.partial = nil
 }
 
+// Through has the files cloned that the blob is put together from, if it is. It makes a download an oci.FileBlob.
+func (d *download) Through(via oci.CloneFunc) {
+	if files, ok := d.from.(oci.FileBlob); ok {
+		files.Through(via)
+	}
+}
+
 // Close ends the request, if there is one.
 func (d *download) Close() error {
 	if d.from == nil {
@@ -154,13 +182,28 @@ func (d *download) Close() error {
 	return d.from.Close()
 }
 
+// elsewhere tells whether to read the blob once more, from its start: it was wrong, and somebody else may have it right.
+func (d *download) elsewhere(err error) bool {
+	src, ok := d.src.(oci.MirroredSource)
+	claim := (*oci.DigestError)(nil)
+	switch {
+	case !ok || !d.spoiled(err):
+		return false
+	case errors.As(err, &claim) && claim.Want != d.desc.Digest: // it is the right blob, of which something else was claimed
+		return false
+	}
+	return src.Distrust(d.desc, err)
+}
+
 // spoiled tells whether an import failed for what the blob's bytes are, or how many: not for the network, the store or a
 // limit.
 func (d *download) spoiled(err error) bool {
-	size, limit, own, path, errno := (*oci.SizeError)(nil), (*LimitError)(nil), (*store.ObjectError)(nil), (*fs.PathError)(nil), syscall.Errno(0)
-	if errors.As(d.err, &size) {
-		return true
-	}
-	return err != nil && d.err == nil && !errors.As(err, &limit) &&
-		!errors.As(err, &own) && !errors.As(err, &path) && !errors.As(err, &errno)
+	size := (*oci.SizeError)(nil)
+	return errors.As(d.err, &size) || err != nil && d.err == nil && ofBytes(err)
+}
+
+// ofBytes tells whether what was read is to blame for an error that is none of its source: not the store, nor a limit.
+func ofBytes(err error) bool {
+	limit, own, path, errno := (*LimitError)(nil), (*store.ObjectError)(nil), (*fs.PathError)(nil), syscall.Errno(0)
+	return !errors.As(err, &limit) && !errors.As(err, &own) && !errors.As(err, &path) && !errors.As(err, &errno)
 }

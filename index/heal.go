@@ -87,18 +87,20 @@ type refetching struct {
 
 // run reads the layer to where it has given everything. What it gave is not its business.
 func (r *refetching) run(ctx context.Context, src oci.Source) error {
-	ctx, abort := context.WithCancel(ctx)
-	defer abort()
 	var err error
 	if r.layer, err = oci.Stored(ctx, src, r.layer); err != nil {
 		return err
 	}
-	blob, err := src.OpenBlob(ctx, r.layer.Descriptor)
-	if err != nil {
-		return err
+	err = readBlob(ctx, src, r.layer.Descriptor, func(blob io.Reader, abort func()) error { return r.read(ctx, blob, abort) })
+	if err == nil && len(r.want.missing()) > 0 {
+		err = errors.New("it is the right layer, but they are none of its files")
 	}
-	defer blob.Close()
-	tell := r.Progress.Start(r.layer)
+	return err
+}
+
+// read reads the layer's blob. Whether it is the right one is of no interest once it has given everything.
+func (r *refetching) read(ctx context.Context, blob io.Reader, abort func()) error {
+	tell := r.Progress.Start(Reading, r.layer)
 	if tell == nil {
 		tell = func(int64) {}
 	}
@@ -116,10 +118,7 @@ func (r *refetching) run(ctx context.Context, src oci.Source) error {
 	if err != nil {
 		return err
 	}
-	if err := checkClaims(r.layer, result); err != nil {
-		return err
-	}
-	return errors.New("it is the right layer, but they are none of its files")
+	return checkClaims(r.layer, result)
 }
 
 type readOptions struct {

@@ -22,11 +22,21 @@ import (
 // to computes the digest.
 type ImageWriter func(w io.Writer, t *tree.Tree) error
 
-// Progress hears of an import's layers. Its methods are called from several goroutines.
+// Work is what is done to a layer.
+type Work string
+
+// What there is to do: blobs are read and sent, tars are compressed.
+const (
+	Reading     Work = "reading"
+	Compressing Work = "compressing"
+	Sending     Work = "sending"
+)
+
+// Progress hears of the layers of an import or a push. Its methods are called from several goroutines.
 type Progress interface {
-	// Start announces a layer that is fetched; the function it returns is told compressed bytes as they are read, and 0 at
-	// the end.
-	Start(l oci.Layer) func(n int64)
+	// Start announces work on a layer, whose descriptor has the size of what is worked on; the function it returns is told
+	// bytes of that as they are done, and 0 at the end.
+	Start(w Work, l oci.Layer) func(n int64)
 	// Reused announces a layer of which nothing is fetched.
 	Reused(l oci.Layer)
 	// Step announces work on the image as a whole.
@@ -271,9 +281,9 @@ func (im *importer) expected(d fsverity.Digest) error {
 
 type silent struct{}
 
-func (silent) Start(oci.Layer) func(int64) { return nil }
-func (silent) Reused(oci.Layer)            {}
-func (silent) Step(string)                 {}
+func (silent) Start(Work, oci.Layer) func(int64) { return nil }
+func (silent) Reused(oci.Layer)                  {}
+func (silent) Step(string)                       {}
 
 type countWriter struct{ n int64 }
 
@@ -393,17 +403,18 @@ func (im *importer) fetch(ctx context.Context, l *importedLayer) (err error) {
 		switch {
 		case ctx.Err() != nil || !d.spoiled(err):
 			return err
-		case d.resumed == 0:
+		case d.resumed == 0 && !d.elsewhere(err):
 			l.dropPartial()
 			return err
 		}
-		// What an earlier process got may be torn, if it was the machine that died: from the start, then.
+		// What an earlier process got may be torn, if it was the machine that died, or have come from a mirror that is
+		// wrong: from the start, then.
 		l.clearPartial()
 	}
 }
 
 func (im *importer) fetchFrom(ctx context.Context, l *importedLayer, d *download) (err error) {
-	tell := im.Progress.Start(l.Layer)
+	tell := im.Progress.Start(Reading, l.Layer)
 	blobCtx, abort := context.WithCancel(ctx)
 	defer abort()
 	if err := d.open(blobCtx); err != nil {

@@ -159,7 +159,7 @@ func (a *indexImporter) other(ctx context.Context, o *oci.Other) error {
 	for _, b := range o.Blobs() {
 		a.report.Others.Blobs++
 		err := a.keep(ctx, b, func() (*store.ObjectWriter, error) {
-			w, _, err := fetchObject(ctx, a.s, a.src, b, a.Progress.Start(oci.Layer{Descriptor: b}))
+			w, _, err := fetchObject(ctx, a.s, a.src, b, a.Progress.Start(Reading, oci.Layer{Descriptor: b}))
 			return w, err
 		})
 		if err != nil {

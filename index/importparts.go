@@ -51,8 +51,8 @@ func (im *importer) fetchParts(ctx context.Context, l *importedLayer) (bool, err
 		return false, nil // the blob itself is wanted
 	}
 	at, err := findTables(l.Descriptor)
-	if err == nil {
-		err = im.readParts(ctx, src, l, at)
+	for again := err == nil; again; {
+		again, err = im.readParts(ctx, src, l, at)
 	}
 	switch {
 	case err == nil:
@@ -65,26 +65,32 @@ func (im *importer) fetchParts(ctx context.Context, l *importedLayer) (bool, err
 	return false, nil
 }
 
-func (im *importer) readParts(ctx context.Context, src oci.RangeSource, l *importedLayer, at *chunkedTables) error {
-	size := l.Descriptor.Size
-	if !saves([]span{at.toc.span(), at.tarSplit.span()}, size) {
-		return errNotWorth
+// readParts reads a layer in parts. If they are wrong and others may have them right, it is to be called again.
+func (im *importer) readParts(ctx context.Context, src oci.RangeSource, l *importedLayer, at *chunkedTables) (again bool, err error) {
+	if !saves([]span{at.toc.span(), at.tarSplit.span()}, l.Descriptor.Size) {
+		return false, errNotWorth
 	}
 	files, err := im.storedFiles(ctx)
 	if err != nil || files.files == 0 {
-		return errors.Join(err, errNotWorth)
+		return false, errors.Join(err, errNotWorth)
 	}
 	if err := im.parts.tables.Acquire(ctx, at.toc.size); err != nil {
-		return err
+		return false, err
 	}
 	defer im.parts.tables.Release(at.toc.size)
 	f, err := im.s.Scratch()
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer f.Close()
 	b := &blobParts{src: src, desc: l.Descriptor, requests: im.parts.requests, file: f}
-	defer func() { l.parts = b.fetched.Load() }()
+	err = im.readFromParts(ctx, l, at, b, files)
+	l.parts += b.fetched.Load()
+	return err != nil && ctx.Err() == nil && !errors.Is(err, errNotWorth) && b.elsewhere(err, l.DiffID), err
+}
+
+func (im *importer) readFromParts(ctx context.Context, l *importedLayer, at *chunkedTables, b *blobParts, files *candidates) error {
+	size := l.Descriptor.Size
 	t, err := b.readTables(ctx, at, im.tocLimits(size))
 	if err != nil {
 		return err
@@ -117,7 +123,7 @@ func (im *importer) tocLimits(blob int64) tocLimits {
 func (im *importer) readTocTar(ctx context.Context, l *importedLayer, b *blobParts, parts []span, tarSplit tablePlace, c *partContents) (err error) {
 	announced := l.Layer
 	announced.Descriptor.Size = totalLength(parts)
-	if b.tell = im.Progress.Start(announced); b.tell != nil {
+	if b.tell = im.Progress.Start(Reading, announced); b.tell != nil {
 		defer b.tell(0)
 	}
 	ctx, abort := context.WithCancel(ctx)

@@ -209,7 +209,7 @@ func (im *importer) fetchBlobs(ctx context.Context) error {
 }
 
 func (im *importer) fetchBlob(ctx context.Context, b *keptBlob) (int64, error) {
-	tell := im.Progress.Start(oci.Layer{Descriptor: b.desc, DiffID: b.layer.DiffID})
+	tell := im.Progress.Start(Reading, oci.Layer{Descriptor: b.desc, DiffID: b.layer.DiffID})
 	o, n, err := fetchObject(ctx, im.s, im.src, b.desc, tell)
 	if err != nil {
 		return n, err
@@ -220,26 +220,27 @@ func (im *importer) fetchBlob(ctx context.Context, b *keptBlob) (int64, error) {
 
 // fetchObject fetches a blob into a new object, once it is sure that it is the right one. n is how much was read.
 func fetchObject(ctx context.Context, s *store.Store, src oci.Source, desc ocispec.Descriptor, tell func(int64)) (o *store.ObjectWriter, n int64, err error) {
-	blob, err := src.OpenBlob(ctx, desc)
+	err = readBlob(ctx, src, desc, func(blob io.Reader, _ func()) error {
+		if o, err = s.NewObject(); err != nil {
+			return err
+		}
+		r := &blobReader{r: blob, hash: sha256.New(), size: desc.Size, tell: tell}
+		_, err := io.CopyBuffer(struct{ io.Writer }{o}, r, make([]byte, chunkBytes))
+		if n += r.n; err == nil && r.digest() != desc.Digest {
+			err = &oci.DigestError{What: "blob", Want: desc.Digest, Got: r.digest()}
+		}
+		if err != nil {
+			o.Abort()
+		}
+		return err
+	})
 	if err != nil {
-		return nil, 0, err
-	}
-	defer blob.Close()
-	if o, err = s.NewObject(); err != nil {
-		return nil, 0, err
-	}
-	r := &blobReader{r: blob, hash: sha256.New(), size: desc.Size, tell: tell}
-	if _, err = io.CopyBuffer(struct{ io.Writer }{o}, r, make([]byte, chunkBytes)); err == nil && r.digest() != desc.Digest {
-		err = &oci.DigestError{What: "blob", Want: desc.Digest, Got: r.digest()}
-	}
-	if err != nil {
-		o.Abort()
-		return nil, r.n, err
+		return nil, n, err
 	}
 	if tell != nil {
 		tell(0)
 	}
-	return o, r.n, nil
+	return o, n, nil
 }
 
 // nameBlobs makes the entries of what is kept, whose objects are durable.
@@ -383,7 +384,7 @@ func restoreBlob(ctx context.Context, s *store.Store, src oci.Source, desc ocisp
 			return err
 		}
 	}
-	object, _, err := fetchObject(ctx, s, src, desc, o.Progress.Start(oci.Layer{Descriptor: desc}))
+	object, _, err := fetchObject(ctx, s, src, desc, o.Progress.Start(Reading, oci.Layer{Descriptor: desc}))
 	if err != nil {
 		return err
 	}

@@ -380,7 +380,7 @@ func TestPushThere(t *testing.T) {
 	i, err := Find(s, "image")
 	must(t, err)
 	h := &having{has: map[digest.Digest]bool{i.Layers[0].Blob: true}, mounts: map[digest.Digest]bool{i.Layers[2].Blob: true, i.Layers[3].Blob: true}}
-	r, err := Push(context.Background(), s, i, h, PushOptions{})
+	r, err := Push(context.Background(), s, i, h, PushOptions{Jobs: 1})
 	must(t, err)
 	if !r.SameManifest || r.Mounted != 2 || r.Layers != (LayerCounts{Total: 4, Reused: 3, Fetched: 1}) {
 		t.Errorf("%+v", r)

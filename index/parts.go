@@ -99,7 +99,7 @@ func (b *blobParts) fetch(ctx context.Context, s span) error {
 	defer b.requests.Release(1)
 	r, err := b.src.OpenRange(ctx, b.desc, s.offset, s.length())
 	if err != nil {
-		return err
+		return &partError{s, err}
 	}
 	defer r.Close()
 	n, err := io.Copy(&partWriter{io.NewOffsetWriter(b.file, s.offset), b}, io.LimitReader(r, s.length()))
@@ -107,9 +107,34 @@ func (b *blobParts) fetch(ctx context.Context, s span) error {
 		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {
-		return fmt.Errorf("bytes %d to %d of the blob: %w", s.offset, s.end, err)
+		return &partError{s, err}
 	}
 	return nil
+}
+
+// partError says that a part can't be had.
+type partError struct {
+	span
+	err error
+}
+
+func (e *partError) Error() string {
+	return fmt.Sprintf("bytes %d to %d of the blob: %v", e.offset, e.end, e.err)
+}
+func (e *partError) Unwrap() error { return e.err }
+
+// elsewhere tells whether to fetch the parts once more after an error: what came was wrong, and somebody else may have it
+// right. An error about another digest than those of the tables and the contents is about what these say, not about what came.
+func (b *blobParts) elsewhere(err error, diffID oci.DiffID) bool {
+	src, ok := b.src.(oci.MirroredSource)
+	part, size, claim := (*partError)(nil), (*oci.SizeError)(nil), (*oci.DigestError)(nil)
+	switch {
+	case !ok || !ofBytes(err), errors.As(err, &part) && !errors.As(err, &size):
+		return false
+	case errors.As(err, &claim) && claim.Want == digest.Digest(diffID):
+		return false
+	}
+	return src.Distrust(b.desc, err)
 }
 
 // partWriter counts.

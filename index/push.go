@@ -3,6 +3,7 @@ package index
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,11 +11,13 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/flatroot/flatroot/oci"
 	"github.com/flatroot/flatroot/store"
@@ -36,6 +39,7 @@ func Compressions() []string { return []string{AsCanBe, AsItWas, gz, zst, plain}
 type PushOptions struct {
 	// Compression is that of the layers at the destination: one of Compressions; empty: AsCanBe.
 	Compression string
+	Jobs        int // layers at once; 0: DefaultJobs
 	Progress    Progress
 }
 
@@ -87,14 +91,96 @@ func push(ctx context.Context, s *store.Store, i *Info, to oci.Sink, o PushOptio
 		return nil, err
 	}
 	p.report = PushReport{Name: i.Name, Config: i.Config, Platform: i.Platform.String()}
-	layers := make([]ocispec.Descriptor, len(i.Layers))
-	for n, l := range i.Layers {
-		var err error
-		if layers[n], err = p.layer(ctx, l); err != nil {
-			return nil, fmt.Errorf("push layer %d (%s): %w", n+1, l.DiffID, err)
-		}
+	layers, err := p.layers(ctx, i)
+	if err != nil {
+		return nil, err
 	}
 	return p, p.documents(ctx, i, layers)
+}
+
+// layers pushes several layers at once. Which error is returned depends on the layers alone: that of the lowest of those that
+// fail, so that those below one that has failed are brought to an end.
+func (p *pusher) layers(ctx context.Context, i *Info) ([]ocispec.Descriptor, error) {
+	done := make([]ocispec.Descriptor, len(i.Layers))
+	failed := newFirstFailure(ctx, len(i.Layers))
+	g := new(errgroup.Group)
+	g.SetLimit(cmp.Or(p.Jobs, DefaultJobs))
+	for _, same := range p.inOrder(i.Layers) {
+		g.Go(func() error {
+			for _, n := range same {
+				ctx := failed.contexts[n]
+				if ctx.Err() != nil {
+					return nil
+				}
+				var err error
+				if done[n], err = p.layer(ctx, i.Layers[n]); err != nil {
+					failed.fail(n, fmt.Errorf("push layer %d (%s): %w", n+1, i.Layers[n].DiffID, err))
+					return nil
+				}
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // it is told to failed what went wrong
+	return done, failed.end(ctx)
+}
+
+// inOrder lists layers by their numbers, together those of which one has to wait for the other: those of one tar, as the
+// second one finds the blob of the first, and where layers are kept unpacked, each on the one below it, all.
+func (p *pusher) inOrder(layers []LayerInfo) (groups [][]int) {
+	group := map[oci.DiffID]int{}
+	for n, l := range layers {
+		of := l.DiffID
+		if p.files != nil {
+			of = ""
+		}
+		at, ok := group[of]
+		if !ok {
+			at = len(groups)
+			group[of], groups = at, append(groups, nil)
+		}
+		groups[at] = append(groups[at], n)
+	}
+	return groups
+}
+
+// firstFailure keeps the failure of the lowest of several numbered jobs, and ends those above it.
+type firstFailure struct {
+	contexts []context.Context // of the jobs
+	cancel   []context.CancelFunc
+
+	mu  sync.Mutex
+	at  int // of err
+	err error
+}
+
+func newFirstFailure(ctx context.Context, jobs int) *firstFailure {
+	f := &firstFailure{contexts: make([]context.Context, jobs), cancel: make([]context.CancelFunc, jobs), at: jobs}
+	for n := range jobs {
+		f.contexts[n], f.cancel[n] = context.WithCancel(ctx)
+	}
+	return f
+}
+
+// fail notes a failure. One that comes of a lower one that has ended its job is above that.
+func (f *firstFailure) fail(n int, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n >= f.at {
+		return
+	}
+	for _, cancel := range f.cancel[n+1:] {
+		cancel()
+	}
+	f.at, f.err = n, err
+}
+
+// end is the failure, or the end of all, once there are no jobs any more.
+func (f *firstFailure) end(ctx context.Context) error {
+	for _, cancel := range f.cancel {
+		cancel()
+	}
+	return cmp.Or(f.err, context.Cause(ctx))
 }
 
 // compression decides how layers are sent.
@@ -145,10 +231,19 @@ type pusher struct {
 	original bool           // blobs are sent as they were if they can be had
 	only     bool           // or nothing is
 	from     *oci.Reference // where the manifest came from
-	report   PushReport
 
 	raw  []byte // the manifest at the destination
 	desc ocispec.Descriptor
+
+	mu     sync.Mutex
+	report PushReport
+}
+
+// count counts something for the report.
+func (p *pusher) count(add func(r *PushReport)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	add(&p.report)
 }
 
 // unpacking finds out whether the destination has no blobs, and refuses to compress for it.
@@ -161,7 +256,7 @@ func (p *pusher) unpacking() error {
 }
 
 func (p *pusher) layer(ctx context.Context, l LayerInfo) (ocispec.Descriptor, error) {
-	p.report.Layers.Total++
+	p.count(func(r *PushReport) { r.Layers.Total++ })
 	if p.files != nil {
 		return p.unpacked(ctx, l)
 	}
@@ -171,7 +266,7 @@ func (p *pusher) layer(ctx context.Context, l LayerInfo) (ocispec.Descriptor, er
 			return ocispec.Descriptor{}, err
 		}
 		if sent {
-			p.report.Originals++
+			p.count(func(r *PushReport) { r.Originals++ })
 			return l.descriptor(), nil
 		}
 		if p.only {
@@ -182,7 +277,7 @@ func (p *pusher) layer(ctx context.Context, l LayerInfo) (ocispec.Descriptor, er
 	if p.Compression == plain {
 		return p.plainLayer(ctx, l, p.layerType())
 	}
-	tell := p.Progress.Start(oci.Layer{DiffID: l.DiffID, Descriptor: ocispec.Descriptor{Digest: l.Blob, Size: l.TarSize}})
+	tell := p.Progress.Start(Compressing, oci.Layer{DiffID: l.DiffID, Descriptor: ocispec.Descriptor{Digest: l.Blob, Size: l.TarSize}})
 	blob, err := p.s.Scratch()
 	if err != nil {
 		return ocispec.Descriptor{}, err
@@ -199,7 +294,7 @@ func (p *pusher) layer(ctx context.Context, l LayerInfo) (ocispec.Descriptor, er
 	if err != nil {
 		return desc, err
 	}
-	return desc, p.put(ctx, desc, blob)
+	return desc, p.put(ctx, l, desc, blob)
 }
 
 // asItWas has the destination get the very blob of a layer, if that can be had; false: it can't.
@@ -227,12 +322,7 @@ func (p *pusher) asItWas(ctx context.Context, l LayerInfo) (bool, error) {
 		return false, fmt.Errorf("the blob that was kept can't be read (flatroot pull and flatroot fsck --repair fetch it anew, --compress=gzip does without): %w", err)
 	}
 	defer f.Close()
-	tell := p.Progress.Start(oci.Layer{DiffID: l.DiffID, Descriptor: desc})
-	err = p.send(ctx, desc, &tellReader{ReadSeeker: f, tell: tell})
-	if tell != nil {
-		tell(0)
-	}
-	return true, err
+	return true, p.send(ctx, l, desc, f)
 }
 
 // mounted has the destination take a blob over from where its layer or its manifest came from.
@@ -251,8 +341,7 @@ func (p *pusher) mounted(ctx context.Context, l LayerInfo) (bool, error) {
 		}
 		if ok, err := m.MountBlob(ctx, l.descriptor(), *from); ok || err != nil {
 			if ok {
-				p.report.Layers.Reused++
-				p.report.Mounted++
+				p.count(func(r *PushReport) { r.Layers.Reused, r.Mounted = r.Layers.Reused+1, r.Mounted+1 })
 			}
 			return ok, err
 		}
@@ -322,20 +411,21 @@ func (p *pusher) layerType() string {
 func (p *pusher) unpacked(ctx context.Context, l LayerInfo) (ocispec.Descriptor, error) {
 	desc := l.descriptor()
 	if p.original {
-		p.report.Originals++
+		p.count(func(r *PushReport) { r.Originals++ })
 	} else {
 		desc = describeTar(l, p.layerType())
 	}
 	tar := describeTar(l, ocispec.MediaTypeImageLayer)
-	return desc, p.sendTar(ctx, tar, func(r io.ReadSeeker) error {
+	from := p.openTar(ctx, l.DiffID)
+	defer from.Close()
+	return desc, p.sending(l, tar, from, func(r io.Reader) error {
 		written, err := p.files.PutLayer(ctx, tar, knownBlob(p.s, l), r)
 		switch {
 		case err != nil:
 		case written:
-			p.report.Layers.Fetched++
-			p.report.Bytes += l.TarSize
+			p.count(func(r *PushReport) { r.sent(l.TarSize) })
 		default:
-			p.report.Layers.Reused++
+			p.count(func(r *PushReport) { r.Layers.Reused++ })
 		}
 		return err
 	})
@@ -362,49 +452,57 @@ func describeTar(l LayerInfo, mediaType string) ocispec.Descriptor {
 // plainLayer pushes a tar as it is; its digest is known.
 func (p *pusher) plainLayer(ctx context.Context, l LayerInfo, mediaType string) (ocispec.Descriptor, error) {
 	desc := describeTar(l, mediaType)
-	return desc, p.sendTar(ctx, desc, func(r io.ReadSeeker) error { return p.put(ctx, desc, r) })
+	tar := p.openTar(ctx, l.DiffID)
+	defer tar.Close()
+	return desc, p.put(ctx, l, desc, tar)
 }
 
-// sendTar lets send read a layer's tar, which is put together as far as it does.
-func (p *pusher) sendTar(ctx context.Context, desc ocispec.Descriptor, send func(io.ReadSeeker) error) error {
-	d := oci.DiffID(desc.Digest)
-	tell := p.Progress.Start(oci.Layer{DiffID: d, Descriptor: desc})
-	tar := &reopener{open: func() (io.ReadCloser, error) {
+// openTar is a layer's tar, which is put together as far as it is read.
+func (p *pusher) openTar(ctx context.Context, d oci.DiffID) *reopener {
+	return &reopener{open: func() (io.ReadCloser, error) {
 		r, w := io.Pipe()
 		go func() { w.CloseWithError(WriteTar(ctx, p.s, d, w)) }()
 		return r, nil
 	}}
-	defer tar.Close()
-	err := send(&tellReader{ReadSeeker: tar, tell: tell})
-	if tell != nil {
-		tell(0)
-	}
-	return err
 }
 
 // put sends a layer's blob unless the destination has it.
-func (p *pusher) put(ctx context.Context, desc ocispec.Descriptor, r io.ReadSeeker) error {
+func (p *pusher) put(ctx context.Context, l LayerInfo, desc ocispec.Descriptor, r io.ReadSeeker) error {
 	if has, err := p.reused(ctx, desc); has || err != nil {
 		return err
 	}
-	return p.send(ctx, desc, r)
+	return p.send(ctx, l, desc, r)
 }
 
 func (p *pusher) reused(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
 	has, err := p.to.HasBlob(ctx, desc)
 	if has {
-		p.report.Layers.Reused++
+		p.count(func(r *PushReport) { r.Layers.Reused++ })
 	}
 	return has, err
 }
 
-func (p *pusher) send(ctx context.Context, desc ocispec.Descriptor, r io.ReadSeeker) error {
-	if err := p.to.PutBlob(ctx, desc, r); err != nil {
+func (p *pusher) send(ctx context.Context, l LayerInfo, desc ocispec.Descriptor, r io.ReadSeeker) error {
+	return p.sending(l, desc, r, func(r io.Reader) error {
+		err := p.to.PutBlob(ctx, desc, r)
+		if err == nil {
+			p.count(func(r *PushReport) { r.sent(desc.Size) })
+		}
 		return err
+	})
+}
+
+// sent counts a layer that was written.
+func (r *PushReport) sent(size int64) { r.Layers.Fetched, r.Bytes = r.Layers.Fetched+1, r.Bytes+size }
+
+// sending has a layer's blob or tar read, and tells of it.
+func (p *pusher) sending(l LayerInfo, desc ocispec.Descriptor, r io.ReadSeeker, send func(io.Reader) error) error {
+	tell := p.Progress.Start(Sending, oci.Layer{DiffID: l.DiffID, Descriptor: desc})
+	err := send(&tellReader{ReadSeeker: r, tell: tell})
+	if err == nil && tell != nil {
+		tell(0)
 	}
-	p.report.Layers.Fetched++
-	p.report.Bytes += desc.Size
-	return nil
+	return err
 }
 
 // documents pushes the config and makes the manifest, which is changed only where the layers' descriptors are.

@@ -12,6 +12,8 @@ import (
 
 // Attachment is a manifest that says something about another one and lies
 // beside it, such as one of signatures. Its layers are not a file system's.
+// Where a source has none in the form of a manifest, the descriptors of the
+// layers have the layers' bytes in them, as the image specification has it.
 type Attachment struct {
 	Descriptor ocispec.Descriptor
 	Document   *Document

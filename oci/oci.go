@@ -162,6 +162,15 @@ type NetworkSource interface {
 	OpenBlobFrom(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error)
 }
 
+// MirroredSource is a NetworkSource that may have a blob from several places. What they give is not verified there: who reads
+// it says if it was wrong.
+type MirroredSource interface {
+	NetworkSource
+	// Distrust says that what was read of a blob, since it was opened last, is not what its descriptor says, and why. It is
+	// true if the blob can be had from somebody else: who opens it next is not given those bytes again.
+	Distrust(desc ocispec.Descriptor, why error) bool
+}
+
 // ErrNoRange is what a RangeSource's errors wrap that can't give a part.
 var ErrNoRange = errors.New("no part of a blob can be had, only all of it")
 
@@ -174,7 +183,7 @@ func CheckRange(desc ocispec.Descriptor, offset, length int64) error {
 }
 
 // Sink is a place that an image is written to, under one name. Blobs come
-// first, the manifest that lists them last.
+// first, several of them at once, the manifest that lists them last.
 type Sink interface {
 	// HasBlob tells whether the blob need not be put.
 	HasBlob(ctx context.Context, desc ocispec.Descriptor) (bool, error)

@@ -8,11 +8,12 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 
+	"github.com/flatroot/flatroot/index"
 	"github.com/flatroot/flatroot/oci"
 	"github.com/flatroot/flatroot/oci/registry"
 )
 
-// bars draws a bar for each layer on a terminal.
+// bars draws a bar for all work on a layer on a terminal.
 type bars struct {
 	progress *mpb.Progress
 	mu       sync.Mutex
@@ -23,8 +24,18 @@ func newBars(w io.Writer) *bars {
 	return &bars{progress: mpb.New(mpb.WithOutput(w), mpb.WithWidth(48))}
 }
 
-func (b *bars) Start(l oci.Layer) func(int64) {
-	bar := b.add(layerLabel(l)+" ", l.Descriptor.Size)
+func (b *bars) Start(w index.Work, l oci.Layer) func(int64) {
+	label := layerLabel(l) + " "
+	if w != index.Reading {
+		label += string(w) + " "
+	}
+	return b.start(label, l.Descriptor.Size)
+}
+
+func (b *bars) inflating(total int64) func(int64) { return b.start("archive: inflating ", total) }
+
+func (b *bars) start(label string, total int64) func(int64) {
+	bar := b.add(label, total)
 	b.mu.Lock()
 	b.all = append(b.all, bar)
 	b.mu.Unlock()

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"text/tabwriter"
 
-	"github.com/flatroot/flatroot/oci/registry"
 	"github.com/flatroot/flatroot/store"
 )
 
@@ -49,11 +48,12 @@ func (c *console) tellWaiting(who string) {
 	c.talk("waiting for %s to finish with the store %s", cmp.Or(who, "another command"), c.store)
 }
 
-// tellNotice says why it takes longer.
-func (c *console) tellNotice(n registry.Notice) {
-	if c.progress != progressNone {
-		c.talk("%v", n)
+// listener tells the user of what takes longer, where there are no bars.
+func (c *console) listener() listener {
+	if c.progress == progressNone {
+		return noMeter{}
 	}
+	return newPlainMeter(c.stderr)
 }
 
 // tellLocked says that a lock of somebody else's store is waited for.

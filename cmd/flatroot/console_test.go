@@ -13,6 +13,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/flatroot/flatroot/index"
 	"github.com/flatroot/flatroot/oci"
 )
 
@@ -97,7 +98,7 @@ func TestPlainMeter(t *testing.T) {
 	now := time.Unix(0, 0)
 	p := &plainMeter{w: &b, now: func() time.Time { return now }}
 	l := oci.Layer{Descriptor: ocispec.Descriptor{Size: 12000}, DiffID: "sha256:0123456789abcdef"}
-	tell := p.Start(l)
+	tell := p.Start(index.Reading, l)
 	for range 12 {
 		now = now.Add(time.Second)
 		tell(1000)
@@ -105,12 +106,24 @@ func TestPlainMeter(t *testing.T) {
 	tell(0)
 	p.Reused(l)
 	p.Step("flatten")
+	p.Start(index.Sending, l)
+	for _, seconds := range []int{4, 6} { // nothing is said of four
+		tell := p.inflating(12000)
+		for range seconds {
+			now = now.Add(time.Second)
+			tell(1000)
+		}
+		tell(0)
+	}
 	want := `flatroot: layer 0123456789ab: reading 12.0 kB
 flatroot: layer 0123456789ab: 5.00 kB of 12.0 kB
 flatroot: layer 0123456789ab: 10.0 kB of 12.0 kB
 flatroot: layer 0123456789ab: done, 12.0 kB
 flatroot: layer 0123456789ab: is here already
 flatroot: flatten
+flatroot: layer 0123456789ab: sending 12.0 kB
+flatroot: inflating the archive: 5.00 kB of 12.0 kB
+flatroot: inflating the archive: done, 6.00 kB
 `
 	if b.String() != want {
 		t.Errorf("got\n%swant\n%s", b.String(), want)
@@ -122,11 +135,11 @@ func TestBars(t *testing.T) {
 	var b bytes.Buffer
 	m := newBars(&b)
 	l := oci.Layer{Descriptor: ocispec.Descriptor{Size: 100}}
-	done := m.Start(l)
+	done := m.Start(index.Reading, l)
 	done(100)
 	done(0)
-	m.Start(l)(50)
-	m.Start(oci.Layer{Descriptor: ocispec.Descriptor{Size: -1}})(50)
+	m.Start(index.Reading, l)(50)
+	m.Start(index.Compressing, oci.Layer{Descriptor: ocispec.Descriptor{Size: -1}})(50)
 	m.Reused(l)
 	m.Step("flatten")
 	stopped := make(chan struct{})

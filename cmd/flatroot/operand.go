@@ -62,11 +62,11 @@ func checkName(name string) error {
 
 // openSource opens an image somewhere else.
 func (c *console) openSource(arg string, p oci.Platform) (oci.Source, oci.Reference, error) {
-	return c.openSourceTold(arg, p, c.tellNotice)
+	return c.openSourceTold(arg, p, c.listener())
 }
 
-// openSourceTold does that; told hears of what a registry is asked once more.
-func (c *console) openSourceTold(arg string, p oci.Platform, told func(registry.Notice)) (oci.Source, oci.Reference, error) {
+// openSourceTold does that; who is told hears of why it takes longer.
+func (c *console) openSourceTold(arg string, p oci.Platform, told listener) (oci.Source, oci.Reference, error) {
 	ref, err := oci.ParseReference(arg)
 	if err != nil {
 		return nil, ref, &usageError{msg: err.Error(), hint: sourceHint(arg)}
@@ -76,11 +76,11 @@ func (c *console) openSourceTold(arg string, p oci.Platform, told func(registry.
 	case oci.OCI:
 		src, err = layout.Open(ref, layout.Options{Platform: p})
 	case oci.OCIArchive, oci.DockerArchive:
-		src, err = archive.Open(ref, archive.Options{Platform: p})
+		src, err = archive.Open(ref, archive.Options{Platform: p, Inflating: told.inflating})
 	case oci.Dir:
 		src, err = dir.Open(ref, dir.Options{Platform: p})
 	case oci.Docker:
-		src, err = registry.Open(ref, registry.Options{Platform: p, UserAgent: "flatroot/" + version, Told: told})
+		src, err = registry.Open(ref, registry.Options{Platform: p, UserAgent: "flatroot/" + version, Told: told.note})
 	case oci.ContainersStorage:
 		src, err = cstorage.Open(ref, cstorage.Options{Platform: p, Waiting: c.tellLocked})
 	default:
@@ -112,15 +112,15 @@ func sourceHint(path string) string {
 	return fmt.Sprintf("`flatroot build %s` makes an image of the directory", path)
 }
 
-// openSink opens the place that an image is pushed to. told hears of what a registry is asked once more.
-func openSink(ctx context.Context, ref oci.Reference, told func(registry.Notice)) (oci.Sink, error) {
+// openSink opens the place that an image is pushed to. Who is told hears of why it takes longer.
+func openSink(ctx context.Context, ref oci.Reference, told listener) (oci.Sink, error) {
 	switch ref.Transport {
 	case oci.OCI:
 		return layout.Create(ctx, ref)
 	case oci.OCIArchive:
 		return archive.Create(ctx, ref)
 	case oci.Docker:
-		return registry.OpenSink(ref, registry.Options{UserAgent: "flatroot/" + version, Told: told})
+		return registry.OpenSink(ref, registry.Options{UserAgent: "flatroot/" + version, Told: told.note})
 	case oci.ContainersStorage:
 		return cstorage.Create(ref)
 	}

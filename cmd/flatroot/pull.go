@@ -95,8 +95,8 @@ func pullOptionsOf(v *invocation) (o pullOptions, err error) {
 	if o.expect, err = expectDigest(v.String("expect")); err != nil {
 		return o, v.usagef("%v", err)
 	}
-	if o.jobs < 1 || o.jobs > maxJobs {
-		return o, v.usagef("--jobs=%d: want 1 to %d", o.jobs, maxJobs)
+	if err := v.checkJobs(o.jobs); err != nil {
+		return o, err
 	}
 	if len(o.sources) > 1 && (o.name != "" || !o.expect.IsZero()) {
 		return o, v.usagef("--name and --expect are for one SOURCE")
@@ -126,8 +126,15 @@ func pullPlatformFlag() cli.Flag {
 		Usage: "of an image for several platforms take the one for `OS/ARCH[/VARIANT]`, or all; default: this machine's"}
 }
 
-// maxJobs bounds the layers that are read at once: more take memory, and bring nothing.
+// maxJobs bounds the layers that are worked on at once: more take memory, and bring nothing.
 const maxJobs = 64
+
+func (v *invocation) checkJobs(n int) error {
+	if n < 1 || n > maxJobs {
+		return v.usagef("--jobs=%d: want 1 to %d", n, maxJobs)
+	}
+	return nil
+}
 
 func runPull(ctx context.Context, c console, o pullOptions, stdout io.Writer) error {
 	s, err := c.openStore()
@@ -167,7 +174,7 @@ func pullOne(ctx context.Context, c console, s *store.Store, o pullOptions, sour
 
 // pullWith gives the report of one image as that of an index that is none.
 func pullWith(ctx context.Context, c console, s *store.Store, o pullOptions, source string, m meter) (*index.ImageIndexReport, error) {
-	src, ref, err := c.openSourceTold(source, o.platform, m.note)
+	src, ref, err := c.openSourceTold(source, o.platform, m)
 	if err != nil {
 		return nil, err
 	}

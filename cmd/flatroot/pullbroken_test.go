@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log"
 	"math/rand/v2"
@@ -216,5 +217,31 @@ func TestPullFromMirror(t *testing.T) {
 	}
 	if out, err := run("pull", "bad.example/os/web:v1"); err == nil || !strings.Contains(out, "blocks this registry") {
 		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// TestPullTellsOfMirrors says which host gave a layer wrong, and what was wrong with it.
+func TestPullTellsOfMirrors(t *testing.T) {
+	f, layer, ref := brokenRegistry(t)
+	t.Setenv(storeVariable, t.TempDir()+"/store")
+	mustRun(t, "init")
+	want := mustRun(t, "pull", ref, "--progress=none")
+	mustRun(t, "rm", ref)
+	mustRun(t, "gc")
+	mirror := &ocitest.Faults{Registry: f.Registry}
+	srv := httptest.NewServer(mirror)
+	t.Cleanup(srv.Close)
+	host, _, _ := strings.Cut(ref, "/")
+	at := strings.TrimPrefix(srv.URL, "http://")
+	t.Setenv("CONTAINERS_REGISTRIES_CONF", tempFile(t, "registries.conf",
+		fmt.Appendf(nil, "[[registry]]\nlocation = %q\n[[registry.mirror]]\nlocation = %q\n", host, at)))
+	strikeLayer(mirror, layer, 1, ocitest.Fault{Spoil: true})
+	var stderr bytes.Buffer
+	cmd := exec.Command(program(t), "pull", ref, "--progress=plain") // a process of its own, since the file is read once
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	said := "blob " + layer.Descriptor.Digest.String() + ": " + at + " gave it wrong: "
+	if err != nil || string(out) != want || !strings.Contains(stderr.String(), said) || !strings.Contains(stderr.String(), "; asking "+host+"\n") {
+		t.Errorf("%v, %q: %s", err, out, &stderr)
 	}
 }

@@ -27,11 +27,14 @@ The manifest stays the same, with its digest, where all layers can be sent as th
 
 What pull --platform all has stored is sent whole: the images of all platforms, then the image index that lists them, whose digest is printed. It stays the same where all manifests do, and what it lists besides images was kept with its blobs; else it is rewritten, with the images alone, and --compress=original refuses. --platform sends one image of it.
 
+Several layers are compressed and sent at once, as many as --jobs says. Where one fails, the layers below it are sent to their ends, and those above it no farther.
+
 A blob on its way to a registry that is cut off goes on from where the registry has it, after a pause that becomes longer; after six failures in a row the push fails. The manifest comes last, so that a push that fails leaves the tag as it was.
 
 A store of containers-storage is written by the library that podman, buildah, CRI-O and skopeo use, with the drivers overlay and vfs; which store is said as for pull. Layers are unpacked there, those that it has are shared, and the manifest stays the one that the image has, as after podman pull; with --compress=none it lists tars. A NAME without a registry is docker.io's. Only root can write there; into a store of one's own: podman unshare flatroot push. What a push that fails has put in, it takes out again.`,
 		flags: []cli.Flag{
 			ofIndexFlag(),
+			&cli.IntFlag{Name: "jobs", Usage: "compress and send `N` layers at once", Value: index.DefaultJobs},
 			&cli.StringFlag{Name: "compress", Value: index.AsCanBe, Usage: "send layers by `HOW`: original (as they were), gzip, zstd, none, or auto, which is original where it can be and else gzip"},
 		},
 		examples: []example{
@@ -43,12 +46,15 @@ A store of containers-storage is written by the library that podman, buildah, CR
 			{"from one registry to another with the same manifest", "flatroot pull --keep-blobs docker://docker.io/library/debian:13 && flatroot push debian:13 --compress original docker://registry.example.com/debian:13"},
 		},
 		run: func(ctx context.Context, v *invocation) error {
-			o := index.PushOptions{Compression: v.String("compress")}
+			o := index.PushOptions{Compression: v.String("compress"), Jobs: v.Int("jobs")}
 			if !slices.Contains(index.Compressions(), o.Compression) {
 				return v.usagef("--compress=%s: want one of %s", o.Compression, strings.Join(index.Compressions(), ", "))
 			}
 			platform, err := v.platform()
 			if err != nil {
+				return err
+			}
+			if err := v.checkJobs(o.Jobs); err != nil {
 				return err
 			}
 			return runPush(ctx, v.console, v.Args().Get(0), v.Args().Get(1), platform, o, v.stdout)
@@ -71,7 +77,7 @@ func runPush(ctx context.Context, c console, name, dest string, platform oci.Pla
 		return err
 	}
 	m := c.startProgress()
-	sink, err := openSink(ctx, ref, m.note)
+	sink, err := openSink(ctx, ref, m)
 	if err != nil {
 		m.stop()
 		return err

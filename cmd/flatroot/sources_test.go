@@ -26,7 +26,7 @@ func TestSourcesAgree(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, ref := range writeAll(t, b) {
-			src, _, err := (&console{}).openSourceTold(ref, oci.Platform{}, nil)
+			src, _, err := (&console{}).openSourceTold(ref, oci.Platform{}, noMeter{})
 			if err != nil {
 				t.Fatal(err)
 			}

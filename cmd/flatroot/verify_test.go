@@ -1,7 +1,11 @@
 package main
 
 import (
+	"archive/tar"
+	"bytes"
+	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"io"
 	"log"
 	"net/http"
@@ -379,4 +383,67 @@ func TestPullSeveral(t *testing.T) {
 	if status, _, _ := flatroot(t, "pull", host+"/os/other:v1", "no reference"); status != exitUsage || len(r.fetched()) > 0 {
 		t.Errorf("status %d", status)
 	}
+}
+
+// TestVerifyInFiles verifies images in places that are files.
+func TestVerifyInFiles(t *testing.T) {
+	t.Setenv(storeVariable, t.TempDir()+"/store")
+	noPolicy(t)
+	mustRun(t, "init")
+	s, dir := signtest.New("P-256"), t.TempDir()
+	key, other := tempFile(t, "cosign.pub", s.PEM), tempFile(t, "other.pub", signtest.New("P-256").PEM)
+	b, err := ocitest.Sample(oci.DefaultPlatform()).Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const as = "registry.example.com/os/web"
+	signed := s.Of(b.Root().Digest, as)
+	file, err := json.Marshal(map[string]any{
+		"mimeType": signtest.PayloadType, "payload": signed.Payload, "annotations": map[string]string{signtest.Annotation: base64.StdEncoding.EncodeToString(signed.Signature)},
+	})
+	if err == nil {
+		err = errors.Join(os.Mkdir(dir+"/dir", 0o755), b.WriteDir(dir+"/dir"), b.WriteLayout(dir+"/layout", "v1"),
+			signtest.Image(signed).WriteLayout(dir+"/layout", signtest.Tag(b.Root().Digest)),
+			os.WriteFile(dir+"/dir/signature-1", append([]byte("\x00sigstore-json\n"), file...), 0o644))
+	}
+	var docker []ocitest.File
+	if err == nil {
+		docker, err = ocitest.DockerArchive(ocitest.Archived{Built: b, Names: []string{"web:v1"}})
+	}
+	if err == nil {
+		err = errors.Join(os.WriteFile(dir+"/docker.tar", ocitest.Tar(docker...), 0o644), os.WriteFile(dir+"/layout.tar", tarOf(t, dir+"/layout"), 0o644))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, place := range []string{"oci-archive:" + dir + "/layout.tar:v1", "dir:" + dir + "/dir"} {
+		for want, args := range map[string][]string{
+			"not made by a key that is trusted here": {"--verify-key", other},
+			"does not allow":                         {"--verify-key", key, "--signed-as", "registry.example.com/os/other"},
+		} {
+			if status, _, stderr := flatroot(t, append([]string{"pull", place}, args...)...); status != exitFailed || !strings.Contains(stderr, want) {
+				t.Errorf("%s, %q: status %d, %s", place, args, status, stderr)
+			}
+		}
+		for _, args := range [][]string{{"--verify-key", key}, {"--verify-key", key, "--signed-as", as}} {
+			if status, _, stderr := flatroot(t, append([]string{"pull", place, "--name", "web"}, args...)...); status != exitOK || !strings.Contains(stderr, "signed by sha256:") {
+				t.Errorf("%s, %q: status %d, %s", place, args, status, stderr)
+			}
+		}
+	}
+	status, _, stderr := flatroot(t, "pull", "docker-archive:"+dir+"/docker.tar", "--verify-key", key)
+	if status != exitFailed || !strings.Contains(stderr, "an archive of that form has no place for signatures; they can in a registry, oci:, oci-archive: and dir:") {
+		t.Errorf("status %d, %s", status, stderr)
+	}
+}
+
+// tarOf is a tar of a directory's files.
+func tarOf(t *testing.T, dir string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	if err := errors.Join(w.AddFS(os.DirFS(dir)), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }

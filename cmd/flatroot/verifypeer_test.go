@@ -55,6 +55,38 @@ func TestSkopeoSigns(t *testing.T) {
 	r.accepted("--policy", policy)
 }
 
+// TestSkopeoSignsDirectories has skopeo write signatures into a directory, of an image and of an image index.
+func TestSkopeoSignsDirectories(t *testing.T) {
+	testenv.Need(t, "skopeo")
+	t.Setenv(storeVariable, t.TempDir()+"/store")
+	noPolicy(t)
+	mustRun(t, "init")
+	dir := t.TempDir()
+	index := ocitest.Index{Images: []ocitest.Image{ocitest.Sample(oci.DefaultPlatform())}}
+	if _, err := ocitest.Sample(oci.DefaultPlatform()).WriteLayout(dir+"/layout", "one"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := index.WriteLayout(dir+"/layout", "all"); err != nil {
+		t.Fatal(err)
+	}
+	pass := tempFile(t, "pass", nil)
+	if out, err := skopeoRun(t, dir, "generate-sigstore-key", "--output-prefix", dir+"/key", "--passphrase-file", pass); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	other := tempFile(t, "other.pub", signtest.New("P-256").PEM)
+	for _, name := range []string{"one", "all"} {
+		to := "dir:" + dir + "/" + name
+		if out, err := skopeoRun(t, dir, "copy", "--all", "--sign-by-sigstore-private-key", dir+"/key.private", "--sign-passphrase-file", pass,
+			"--sign-identity", "registry.example.com/os/web:v1", "oci:"+dir+"/layout:"+name, to); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		if status, _, stderr := flatroot(t, "pull", to, "--verify-key", other); status != exitFailed || !strings.Contains(stderr, "not made by a key") {
+			t.Errorf("%s: status %d, %s", name, status, stderr)
+		}
+		mustRun(t, "pull", to, "--name", name, "--verify-key", dir+"/key.pub", "--signed-as", "registry.example.com/os/web:v1")
+	}
+}
+
 // TestSkopeoAgrees has skopeo and flatroot decide by the same policies about the same image.
 func TestSkopeoAgrees(t *testing.T) {
 	testenv.Need(t, "skopeo")

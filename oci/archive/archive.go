@@ -21,9 +21,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"sync"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
@@ -36,6 +38,9 @@ type Options struct {
 	// Platform to take from an image index, or to ask for. Zero is this
 	// machine's and whatever there is.
 	Platform oci.Platform
+	// Inflating hears that an archive of some bytes is compressed as a whole; what it returns is told those of them that
+	// are inflated, and 0 at the end. Nil, or nil returned: nobody hears.
+	Inflating func(total int64) (tell func(n int64))
 }
 
 // Open opens the archive of an oci-archive: or docker-archive: reference. What
@@ -104,7 +109,7 @@ func (s *source) files(ctx context.Context) (*tarFiles, error) {
 	if s.tar != nil {
 		return s.tar, nil
 	}
-	t, err := openTar(ctx, s.file)
+	t, err := openTar(ctx, s.file, s.opts.Inflating)
 	if err != nil {
 		return nil, err
 	}
@@ -120,8 +125,10 @@ type ociSource struct {
 }
 
 var (
-	_ oci.RangeSource    = (*ociSource)(nil)
-	_ oci.DocumentSource = (*ociSource)(nil)
+	_ oci.RangeSource      = (*ociSource)(nil)
+	_ oci.DocumentSource   = (*ociSource)(nil)
+	_ oci.RangeSource      = (*ociSource)(nil)
+	_ oci.AttachmentSource = (*ociSource)(nil)
 )
 
 func (s *ociSource) open(ctx context.Context) (*layout.Source, error) {
@@ -191,4 +198,13 @@ func (s *ociSource) OpenRange(ctx context.Context, desc ocispec.Descriptor, offs
 		return nil, err
 	}
 	return l.OpenRange(ctx, desc, offset, length)
+}
+
+// Attachments looks at the entries of the layout.
+func (s *ociSource) Attachments(ctx context.Context, of digest.Digest, k oci.AttachmentKind) iter.Seq2[*oci.Attachment, error] {
+	l, err := s.open(ctx)
+	if err != nil {
+		return func(yield func(*oci.Attachment, error) bool) { yield(nil, err) }
+	}
+	return l.Attachments(ctx, of, k)
 }

@@ -134,7 +134,7 @@ func TestInflateBounds(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := openTar(ctx, f); !errors.Is(err, context.Canceled) {
+	if _, err := openTar(ctx, f, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 	if left, err := os.ReadDir(os.Getenv("TMPDIR")); err != nil || len(left) > 0 {

@@ -68,7 +68,7 @@ func readHead(r io.ReaderAt) ([]byte, error) {
 
 // inflated returns an unnamed file with what a compressed file holds; nil if it
 // is not compressed.
-func inflated(ctx context.Context, f *os.File) (*os.File, error) {
+func inflated(ctx context.Context, f *os.File, inflating func(int64) func(int64)) (*os.File, error) {
 	head, err := readHead(f)
 	if err != nil {
 		return nil, err
@@ -85,10 +85,26 @@ func inflated(ctx context.Context, f *os.File) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a file for the inflated archive: %w", err)
 	}
-	if err := inflate(ctx, tmp, f, c); err != nil {
+	tell, err := announce(f, inflating)
+	if err == nil {
+		err = inflate(ctx, tmp, f, c, tell)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("inflate the archive into %s (TMPDIR says where): %w", dir, err), tmp.Close())
 	}
 	return tmp, nil
+}
+
+// announce tells who wants to hear it that a file is inflated. What it returns may be called.
+func announce(f *os.File, inflating func(int64) func(int64)) (tell func(int64), err error) {
+	st, err := f.Stat()
+	if err == nil && inflating != nil {
+		tell = inflating(st.Size())
+	}
+	if tell == nil {
+		tell = func(int64) {}
+	}
+	return tell, err
 }
 
 // tempDir is where large files go for a while: as container tools have it,
@@ -101,8 +117,8 @@ func tempDir() string {
 }
 
 // inflate copies what a compressed file holds.
-func inflate(ctx context.Context, w io.Writer, f *os.File, c compression) (err error) {
-	in := &counter{ctx: ctx, r: io.NewSectionReader(f, 0, 1<<63-1)}
+func inflate(ctx context.Context, w io.Writer, f *os.File, c compression, tell func(int64)) (err error) {
+	in := &counter{ctx: ctx, tell: tell, r: io.NewSectionReader(f, 0, 1<<63-1)}
 	r, err := decompressor(in, c)
 	if err != nil {
 		return fmt.Errorf("%s: %w", c, err)
@@ -123,6 +139,7 @@ func inflate(ctx context.Context, w io.Writer, f *os.File, c compression) (err e
 		}
 		switch {
 		case err == io.EOF:
+			tell(0)
 			return nil
 		case err != nil:
 			return fmt.Errorf("%s: %w", c, err)
@@ -143,9 +160,10 @@ func decompressor(r io.Reader, c compression) (io.ReadCloser, error) {
 
 // counter counts bytes, and ends when its context does.
 type counter struct {
-	ctx context.Context
-	r   io.Reader
-	n   int64
+	ctx  context.Context
+	r    io.Reader
+	n    int64
+	tell func(int64) // of bytes; may be nil
 }
 
 func (c *counter) Read(p []byte) (int, error) {
@@ -154,5 +172,8 @@ func (c *counter) Read(p []byte) (int, error) {
 	}
 	n, err := c.r.Read(p)
 	c.n += int64(n)
+	if c.tell != nil && n > 0 {
+		c.tell(int64(n))
+	}
 	return n, err
 }

@@ -395,3 +395,38 @@ func TestBlobsAreRead(t *testing.T) {
 		t.Errorf("origin %s", origin)
 	}
 }
+
+// TestInflatingIsTold tells how far an archive is that is compressed as a whole, and nothing of one that is not.
+func TestInflatingIsTold(t *testing.T) {
+	b, err := ocitest.Sample(amd64).Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := b.OCIArchive("v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tar := ocitest.Tar(list...)
+	for name, c := range map[string]struct {
+		data []byte
+		told bool
+	}{"plain": {tar, false}, "gzip": {compressed(t, tar, ocitest.Gzip), true}, "zstd": {compressed(t, tar, ocitest.Zstd), true}} {
+		var total, sum int64
+		ends := 0
+		_, err := read(oci.Reference{Transport: oci.OCIArchive, Path: write(t, c.data)}, archive.Options{Platform: amd64, Inflating: func(n int64) func(int64) {
+			total = n
+			return func(n int64) {
+				if sum += n; n == 0 {
+					ends++
+				}
+			}
+		}})
+		want, wantEnds := int64(0), 0
+		if c.told {
+			want, wantEnds = int64(len(c.data)), 1
+		}
+		if err != nil || total != want || sum != want || ends != wantEnds {
+			t.Errorf("%s: told %d of %d bytes, %d ends; want %d; %v", name, sum, total, ends, want, err)
+		}
+	}
+}

@@ -51,8 +51,8 @@ const (
 
 // openTar reads the headers of an archive, after inflating it if it is
 // compressed. The file stays the caller's.
-func openTar(ctx context.Context, f *os.File) (*tarFiles, error) {
-	tmp, err := inflated(ctx, f)
+func openTar(ctx context.Context, f *os.File, inflating func(int64) func(int64)) (*tarFiles, error) {
+	tmp, err := inflated(ctx, f, inflating)
 	if err != nil {
 		return nil, err
 	}

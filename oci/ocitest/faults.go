@@ -31,6 +31,8 @@ type Fault struct {
 	Cut int64
 	// Stall has nothing follow there, instead.
 	Stall bool
+	// Spoil gives other bytes, as many.
+	Spoil bool
 }
 
 // Request is what was asked and given.
@@ -142,12 +144,24 @@ func (s *struck) Write(p []byte) (int, error) {
 	if s.seen.Status == 0 {
 		s.WriteHeader(http.StatusOK)
 	}
-	n, err := s.ResponseWriter.Write(p[:s.left(len(p))])
+	give := p[:s.left(len(p))]
+	if s.fault.Spoil {
+		give = spoilt(give)
+	}
+	n, err := s.ResponseWriter.Write(give)
 	if err != nil || n == len(p) {
 		return n, err
 	}
 	s.end()
 	return n, http.ErrAbortHandler
+}
+
+func spoilt(p []byte) []byte {
+	b := make([]byte, len(p))
+	for i := range b {
+		b[i] = ^p[i]
+	}
+	return b
 }
 
 // left is how many of n bytes are given; who gets them finds them in the list of requests.

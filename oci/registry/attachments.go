@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
+	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -57,23 +59,11 @@ func notFound(err error) bool {
 	return errors.As(err, &he) && he.Status == http.StatusNotFound
 }
 
-// getRaw fetches a document from the first endpoint that has it.
-func (s *Source) getRaw(ctx context.Context, kind, id string) (d ocispec.Descriptor, raw []byte, err error) {
-	err = s.ask(ctx, kind+" "+id, s.patience(), func(e *repository) (err error) {
-		d, raw, err = e.getRaw(ctx, e.url(kind, id))
-		return err
-	})
-	return d, raw, err
-}
-
 // attachment fetches a manifest by tag or digest.
 func (s *Source) attachment(ctx context.Context, id string) (*oci.Attachment, error) {
-	d, raw, err := s.getRaw(ctx, "manifests", id)
+	d, raw, err := s.getManifest(ctx, id)
 	if err != nil {
 		return nil, err
-	}
-	if want := digest.Digest(id); oci.CheckDigest(want) == nil && d.Digest != want {
-		return nil, &oci.DigestError{What: "manifest", Want: want, Got: d.Digest}
 	}
 	doc, err := oci.ParseAttachment(raw, d.MediaType)
 	if err != nil {
@@ -83,26 +73,128 @@ func (s *Source) attachment(ctx context.Context, id string) (*oci.Attachment, er
 	return &oci.Attachment{Descriptor: d, Document: doc}, nil
 }
 
+// getManifest fetches a manifest from the first endpoint that has it, and has it right if it is asked for by digest.
+func (s *Source) getManifest(ctx context.Context, id string) (d ocispec.Descriptor, raw []byte, err error) {
+	err = s.ask(ctx, "manifest "+id, s.patience(), func(e *repository) (err error) {
+		at := e.url("manifests", id)
+		d, raw, err = e.getRaw(ctx, at)
+		if want := digest.Digest(id); err == nil && oci.CheckDigest(want) == nil && d.Digest != want {
+			err = &oci.DigestError{What: "manifest of " + at, Want: want, Got: d.Digest}
+		}
+		return err
+	})
+	return d, raw, err
+}
+
 // referrers lists the manifests of some artifact types that name another one
-// as their subject. Of a list in several pages only the first is read.
-func (s *Source) referrers(ctx context.Context, of digest.Digest, types []string) ([]ocispec.Descriptor, error) {
-	_, raw, err := s.getRaw(ctx, "referrers", of.String())
+// as their subject.
+func (s *Source) referrers(ctx context.Context, of digest.Digest, types []string) (list []ocispec.Descriptor, err error) {
+	err = s.ask(ctx, "referrers of "+of.String(), s.patience(), func(e *repository) (err error) {
+		list, err = e.referrers(ctx, of, types)
+		return err
+	})
 	if notFound(err) {
-		_, raw, err = s.getRaw(ctx, "manifests", oci.ReferrersTag(of))
+		list, err = s.taggedReferrers(ctx, of, types)
 	}
+	if err == nil && len(list) > oci.MaxAttachments {
+		return list[:oci.MaxAttachments], fmt.Errorf("%w: %d, and %d are", oci.ErrManyAttachments, len(list), oci.MaxAttachments)
+	}
+	return list, err
+}
+
+// taggedReferrers is referrers for a registry that has no such API.
+func (s *Source) taggedReferrers(ctx context.Context, of digest.Digest, types []string) ([]ocispec.Descriptor, error) {
+	_, raw, err := s.getManifest(ctx, oci.ReferrersTag(of))
 	if notFound(err) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
+	return listed(raw, types)
+}
+
+// listed are the entries of a list of referrers that are of some types.
+func listed(raw []byte, types []string) ([]ocispec.Descriptor, error) {
 	doc, err := oci.ParseDocument(raw, ocispec.MediaTypeImageIndex)
 	if err != nil {
 		return nil, err
 	}
-	list := slices.DeleteFunc(doc.Manifests, func(d ocispec.Descriptor) bool { return !slices.Contains(types, d.ArtifactType) })
-	if len(list) > oci.MaxAttachments {
-		return list[:oci.MaxAttachments], fmt.Errorf("%w: %d, and %d are", oci.ErrManyAttachments, len(list), oci.MaxAttachments)
+	return slices.DeleteFunc(doc.Manifests, func(d ocispec.Descriptor) bool { return !slices.Contains(types, d.ArtifactType) }), nil
+}
+
+// maxReferrerPages bounds how many pages of a list of referrers are read. Most
+// registries have some hundred entries on one.
+const maxReferrerPages = 32
+
+// referrers reads a list of referrers page by page, until there are more than
+// are looked at.
+func (s *repository) referrers(ctx context.Context, of digest.Digest, types []string) (list []ocispec.Descriptor, err error) {
+	at := s.url("referrers", of.String())
+	for range maxReferrerPages {
+		resp, raw, err := s.getDocument(ctx, at)
+		if err != nil {
+			return nil, err
+		}
+		page, err := listed(raw, types)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", resp.url, err)
+		}
+		list = append(list, page...)
+		if at, err = s.nextPage(at, resp.Header); err != nil {
+			return nil, fmt.Errorf("%s: %w", resp.url, err)
+		}
+		if at == "" || len(list) > oci.MaxAttachments {
+			return list, nil
+		}
 	}
-	return list, nil
+	return list, fmt.Errorf("GET %s: the list has more than %d pages", s.url("referrers", of.String()), maxReferrerPages)
+}
+
+// nextPage is the address of the page after the one at an address; "" if there
+// is none. It has to be the registry's own, as who asks says who he is.
+func (s *repository) nextPage(at string, h http.Header) (string, error) {
+	link := nextLink(h)
+	if link == "" {
+		return "", nil
+	}
+	here, err := url.Parse(at)
+	if err != nil {
+		return "", err
+	}
+	next, err := here.Parse(link)
+	if err != nil {
+		return "", fmt.Errorf("the link to the next page: %s", oci.Printable(link, 100))
+	}
+	if next.Host != here.Host || !strings.HasPrefix(next.Path, "/v2/") {
+		return "", fmt.Errorf("the link to the next page leads elsewhere, to %s", redact(next))
+	}
+	next.Scheme, next.User = here.Scheme, nil
+	if q := next.Query(); s.namespace != "" {
+		q.Set("ns", s.namespace)
+		next.RawQuery = q.Encode()
+	}
+	return next.String(), nil
+}
+
+// nextLink is the target of the link that is called next (RFC 8288, 3).
+func nextLink(h http.Header) string {
+	for _, v := range h.Values("Link") {
+		for rest := v; ; {
+			_, after, _ := strings.Cut(rest, "<")
+			target, after, ok := strings.Cut(after, ">")
+			if !ok {
+				break
+			}
+			params, _, _ := strings.Cut(after, "<")
+			for p := range strings.SplitSeq(params, ";") {
+				name, value, _ := strings.Cut(strings.Trim(p, " ,"), "=")
+				if strings.EqualFold(strings.TrimSpace(name), "rel") && strings.Trim(value, `" `) == "next" {
+					return target
+				}
+			}
+			rest = after
+		}
+	}
+	return ""
 }

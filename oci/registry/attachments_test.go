@@ -167,3 +167,74 @@ func TestAttachmentsOfLiars(t *testing.T) {
 		})
 	}
 }
+
+// TestReferrerPages has lists of referrers in several pages. A page is the number in its address, and has the referrer if it
+// is the last that there is.
+func TestReferrerPages(t *testing.T) {
+	image := sample(t)
+	of := image.Root()
+	referrer := signtest.Referrer(of, signtest.Artifact, signtest.New("P-256").Of(of.Digest, "a"))
+	d, raw := referrer.Root(), referrer.Blobs[len(referrer.Blobs)-1].Data
+	entry := fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d,"artifactType":%q}`, d.MediaType, d.Digest, d.Size, signtest.Artifact)
+	at := "/v2/org/app/referrers/" + of.Digest.String()
+	for name, c := range map[string]struct {
+		pages int
+		link  string // with the number of the next page
+		all   bool   // each page has the referrer
+		found int
+		asked int
+		why   string
+	}{
+		"one":            {pages: 1, found: 1, asked: 1},
+		"three":          {pages: 3, link: "<" + at + "?n=1&last=%d>; rel=\"next\"", found: 1, asked: 3},
+		"relative":       {pages: 2, link: "<?last=%d>;rel=next", found: 1, asked: 2},
+		"whole address":  {pages: 2, link: "<http://HOST" + at + "?last=%d>; rel=\"next\"", found: 1, asked: 2},
+		"among others":   {pages: 2, link: `<http://other.example/a,b>; rel="self", <?last=%d>; title="x"; REL="next"`, found: 1, asked: 2},
+		"another rel":    {pages: 2, link: `<?last=%d>; rel="prev"`, asked: 1},
+		"no link":        {pages: 2, link: "last=%d; rel=next", asked: 1},
+		"another host":   {pages: 2, link: "<http://other.example" + at + "?last=%d>; rel=next", asked: 1, why: "leads elsewhere, to http://other.example/"},
+		"no registry's":  {pages: 2, link: "</etc?last=%d>; rel=next", asked: 1, why: "leads elsewhere"},
+		"no address":     {pages: 2, link: "<:%d>; rel=next", asked: 1, why: "the link to the next page"},
+		"no end":         {pages: 1000, link: "<?last=%d>; rel=next", asked: 32, why: "more than 32 pages"},
+		"too many":       {pages: 1000, link: "<?last=%d>; rel=next", all: true, found: 32, asked: 3, why: "more attachments"},
+		"many, then one": {pages: 32, link: "<?last=%d>; rel=next", found: 1, asked: 32},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked := 0
+			host := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				switch {
+				case r.URL.Path == "/v2/":
+				case r.URL.Path == "/v2/org/app/manifests/"+d.Digest.String():
+					w.Header().Set("Content-Type", d.MediaType)
+					_, _ = w.Write(raw)
+				case r.URL.Path == at:
+					asked++
+					page := 0
+					_, _ = fmt.Sscan(r.URL.Query().Get("last"), &page)
+					if page++; page < c.pages {
+						link := strings.ReplaceAll(c.link, "HOST", r.Host)
+						w.Header().Set("Link", fmt.Sprintf(link, page))
+					}
+					list := ""
+					if c.all {
+						list = strings.TrimSuffix(strings.Repeat(entry+",", 15), ",")
+					} else if page == c.pages {
+						list = entry
+					}
+					_, _ = io.WriteString(w, `{"schemaVersion":2,"manifests":[`+list+`]}`)
+				default:
+					w.WriteHeader(http.StatusNotFound)
+				}
+			}))
+			found, errs := attachmentsOf(t, open(t, host, "org/app:v1", registry.Options{}), of)
+			if len(found) != c.found || asked != c.asked {
+				t.Errorf("found %q, asked %d times; %v", found, asked, errs)
+			}
+			if c.why != "" {
+				wantError(t, errors.Join(errs...), c.why)
+			} else if len(errs) > 0 {
+				t.Error(errs)
+			}
+		})
+	}
+}

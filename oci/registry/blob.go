@@ -33,7 +33,8 @@ type blob struct {
 
 // open asks for what is left.
 func (b *blob) open() error {
-	return b.s.ask(b.ctx, "blob "+b.desc.Digest.String(), b.patience, func(e *repository) error {
+	out := b.s.distrusted(b.desc.Digest)
+	return b.s.askBut(b.ctx, "blob "+b.desc.Digest.String(), b.patience, out, func(e *repository) error {
 		resp, err := b.request(e)
 		if errors.Is(err, oci.ErrNoRange) && !b.part {
 			b.noParts = true
@@ -41,6 +42,7 @@ func (b *blob) open() error {
 		}
 		if err == nil {
 			b.from, b.body = e, resp
+			b.s.gave(b.desc.Digest, e)
 		}
 		return err
 	})
@@ -164,6 +166,9 @@ func (s *Source) OpenRange(ctx context.Context, desc ocispec.Descriptor, offset,
 // openBlob asks for the first answer, unless the caller has found an error.
 func (s *Source) openBlob(b *blob, err error) (io.ReadCloser, error) {
 	b.patience = s.patience()
+	if err == nil && !b.part {
+		s.forgetGivers(b.desc.Digest)
+	}
 	if err == nil && (b.at < b.end || b.at == 0) {
 		err = b.open()
 	}

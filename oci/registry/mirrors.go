@@ -9,8 +9,13 @@ import (
 // ask has the endpoints try something, one after the other, until one succeeds, and after a pause all of them again as long
 // as there is hope and patience. what is for messages.
 func (s *Source) ask(ctx context.Context, what string, p *patience, try func(*repository) error) error {
+	return s.askBut(ctx, what, p, nil, try)
+}
+
+// askBut is ask that leaves some endpoints out.
+func (s *Source) askBut(ctx context.Context, what string, p *patience, out []*repository, try func(*repository) error) error {
 	for {
-		err := s.askOnce(ctx, what, try)
+		err := s.askOnce(ctx, what, s.order(out), try)
 		if err == nil {
 			return nil
 		}
@@ -20,24 +25,29 @@ func (s *Source) ask(ctx context.Context, what string, p *patience, try func(*re
 	}
 }
 
-func (s *Source) askOnce(ctx context.Context, what string, try func(*repository) error) error {
+// order lists the endpoints as they are to be asked, without some.
+func (s *Source) order(out []*repository) []*repository {
 	s.mu.Lock()
 	first := s.first
 	s.mu.Unlock()
+	order := slices.Concat(s.endpoints[first:], s.endpoints[:first])
+	return slices.DeleteFunc(order, func(e *repository) bool { return slices.Contains(out, e) })
+}
+
+func (s *Source) askOnce(ctx context.Context, what string, order []*repository, try func(*repository) error) error {
 	var errs []error
-	for i := range s.endpoints {
-		n := (first + i) % len(s.endpoints)
-		err := try(s.endpoints[n])
+	for i, e := range order {
+		err := try(e)
 		if err == nil {
-			s.askFirst(n)
+			s.askFirst(slices.Index(s.endpoints, e))
 			return nil
 		}
 		errs = append(errs, err)
 		if ctx.Err() != nil {
 			break
 		}
-		if i+1 < len(s.endpoints) {
-			s.tell(Notice{What: what, Err: err, Next: s.endpoints[(n+1)%len(s.endpoints)].ref.Host})
+		if i+1 < len(order) {
+			s.tell(Notice{What: what, Err: err, Next: order[i+1].ref.Host})
 		}
 	}
 	if len(errs) == 1 {

@@ -20,7 +20,8 @@
 //     that is longer or shorter than its descriptor says is an error.
 //   - What fails for a reason that may pass is tried again, within bounds; a
 //     blob that breaks off goes on where it was. What the other side says for
-//     good, and what does not fit its digest, is not asked again.
+//     good, and what does not fit its digest, is not asked again of the same
+//     endpoint.
 //   - Of a blob that is sent no more is in memory than a buffer of the
 //     transport's, unless it has at most 1 MiB; and none is finished whose
 //     bytes are not what its descriptor says.
@@ -43,6 +44,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/flatroot/flatroot/oci"
@@ -132,7 +134,7 @@ type repository struct {
 	client *http.Client // nil until the registry has been asked how to authenticate
 }
 
-// Source is one image of a registry. It implements oci.NetworkSource and oci.RangeSource.
+// Source is one image of a registry. It implements oci.MirroredSource and oci.RangeSource.
 type Source struct {
 	ref       oci.Reference
 	opts      Options
@@ -142,12 +144,14 @@ type Source struct {
 	first    int                 // of endpoints: the one to ask first
 	resolved *ocispec.Descriptor // nil until Resolve
 	raw      []byte              // of resolved, if it took a GET
+	trust    map[digest.Digest]*trust
 }
 
 var (
 	_ oci.RangeSource    = (*Source)(nil)
 	_ oci.NetworkSource  = (*Source)(nil)
 	_ oci.DocumentSource = (*Source)(nil)
+	_ oci.MirroredSource = (*Source)(nil)
 )
 
 // Open prepares to read a docker:// reference. Nothing is sent yet.
@@ -157,7 +161,7 @@ func Open(ref oci.Reference, o Options) (*Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", ref, err)
 	}
-	s := &Source{ref: ref, opts: o}
+	s := &Source{ref: ref, opts: o, trust: map[digest.Digest]*trust{}}
 	for _, p := range places {
 		e, err := newRepository(p, transport.PullScope, o)
 		if err != nil {

@@ -113,11 +113,7 @@ func (e *repository) get(ctx context.Context, id string) (ocispec.Descriptor, []
 
 // getRaw fetches a document that is not read yet.
 func (e *repository) getRaw(ctx context.Context, url string) (ocispec.Descriptor, []byte, error) {
-	resp, err := e.do(ctx, http.MethodGet, url, oci.ManifestMediaTypes()...)
-	if err != nil {
-		return ocispec.Descriptor{}, nil, err
-	}
-	raw, err := resp.readAll(oci.MaxManifestSize)
+	resp, raw, err := e.getDocument(ctx, url)
 	if err != nil {
 		return ocispec.Descriptor{}, nil, err
 	}
@@ -130,6 +126,16 @@ func (e *repository) getRaw(ctx context.Context, url string) (ocispec.Descriptor
 		return d, nil, &oci.DigestError{What: "manifest of " + resp.url, Want: said, Got: d.Digest}
 	}
 	return d, raw, nil
+}
+
+// getDocument fetches the bytes of a document. The response is closed.
+func (e *repository) getDocument(ctx context.Context, url string) (*response, []byte, error) {
+	resp, err := e.do(ctx, http.MethodGet, url, oci.ManifestMediaTypes()...)
+	if err != nil {
+		return nil, nil, err
+	}
+	raw, err := resp.readAll(oci.MaxManifestSize)
+	return resp, raw, err
 }
 
 // Image follows what Resolve found to one image.

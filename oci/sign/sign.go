@@ -195,22 +195,43 @@ func fetchBlob(ctx context.Context, src oci.Source, l ocispec.Descriptor, blobs 
 	if l.Size > maxPayload {
 		return nil, fmt.Errorf("payload has %d bytes, more than %d", l.Size, maxPayload)
 	}
+	if l.Data != nil {
+		return l.Data, oci.Verify("payload", l.Data, l)
+	}
 	if b, ok := blobs[l.Digest]; ok {
 		return b, oci.Verify("payload", b, l)
 	}
+	for {
+		if b, err = readBlob(ctx, src, l); err != nil {
+			return nil, err
+		}
+		if err = oci.Verify("payload", b, l); err == nil {
+			blobs[l.Digest] = b
+			return b, nil
+		}
+		if m, ok := src.(oci.MirroredSource); !ok || !m.Distrust(l, err) {
+			return nil, err
+		}
+	}
+}
+
+// readBlob reads a small blob, or one byte more if it is longer than announced.
+func readBlob(ctx context.Context, src oci.Source, l ocispec.Descriptor) (b []byte, err error) {
 	r, err := src.OpenBlob(ctx, l)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	if b, err = io.ReadAll(io.LimitReader(r, l.Size+1)); err != nil {
-		return nil, err
+	return io.ReadAll(io.LimitReader(r, l.Size+1))
+}
+
+// noPlace is why no signature can be found where an image is.
+func noPlace(t oci.Transport) string {
+	why := fmt.Sprintf("signatures can't be found in %s:", t)
+	if t == oci.DockerArchive {
+		why = "an archive of that form has no place for signatures"
 	}
-	if err := oci.Verify("payload", b, l); err != nil {
-		return nil, err
-	}
-	blobs[l.Digest] = b
-	return b, nil
+	return why + "; they can in a registry, oci:, oci-archive: and dir:"
 }
 
 // accept finds a signature that one of the keys has made of the subject, with
@@ -218,7 +239,7 @@ func fetchBlob(ctx context.Context, src oci.Source, l ocispec.Descriptor, blobs 
 func (s *Subject) accept(ctx context.Context, keys []*Key, id Identity) (*Accepted, error) {
 	src, ok := s.Source.(oci.AttachmentSource)
 	if !ok {
-		return nil, s.refused(fmt.Sprintf("signatures can't be found in %s:", s.Reference.Transport))
+		return nil, s.refused(noPlace(s.Reference.Transport))
 	}
 	var reasons []error
 	seen := 0

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -316,4 +317,42 @@ func FuzzBundle(f *testing.F) {
 			t.Errorf("accepted %q", a.Payload)
 		}
 	})
+}
+
+// mirrored is a source of which the first place gives all blobs wrong.
+type mirrored struct {
+	*beside
+	places int // that are left
+	wrong  int // blobs that were given so
+}
+
+func (s *mirrored) OpenBlob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	if s.wrong++; s.wrong == 1 {
+		return io.NopCloser(strings.NewReader(strings.Repeat("x", int(d.Size)))), nil
+	}
+	return s.beside.OpenBlob(ctx, d)
+}
+
+func (s *mirrored) OpenBlobFrom(ctx context.Context, d ocispec.Descriptor, _ int64) (io.ReadCloser, error) {
+	return s.OpenBlob(ctx, d)
+}
+
+func (s *mirrored) Distrust(ocispec.Descriptor, error) bool {
+	s.places--
+	return s.places > 0
+}
+
+// TestWrongPayload asks somebody else for a payload that a mirror gives wrong, if there is anybody.
+func TestWrongPayload(t *testing.T) {
+	s := signtest.New("P-256")
+	r := sign.SignedBy([]*sign.Key{keyOf(t, s)}, sign.SameRepository())
+	for _, places := range []int{1, 2} {
+		src := &mirrored{beside: newBeside().attach(manifest, signtest.Image(s.Of(manifest, app))), places: places}
+		_, err := r.Check(context.Background(), subject(t, src))
+		if places == 1 {
+			wantRefusal(t, err, "payload has digest")
+		} else if err != nil {
+			t.Error(err)
+		}
+	}
 }

@@ -24,6 +24,7 @@ func (g ground) dest() string  { return filepath.Join(string(g), "dest") }
 // argv makes the command line of a scenario's line.
 func (g ground) argv(line string) []string {
 	r := strings.NewReplacer("{store}", g.store(), "{dest}", g.dest(), "{layout}", layout,
+		"{registry}", strings.Replace(online.url, "http://", "docker://", 1),
 		"{tree}", filepath.Join(scratch, "tree"), "{dump}", filepath.Join(scratch, "v1.dump"))
 	argv := []string{flatroot}
 	for word := range strings.FieldsSeq(line) {
@@ -91,6 +92,10 @@ func prepare(t *testing.T, root string, s scenario) *template {
 		_, err := tpl.ground.must(line)
 		must(t, err)
 	}
+	if s.half {
+		must(t, tpl.ground.leaveHalf())
+		online.Forget()
+	}
 	if s.damage != nil {
 		must(t, s.damage(tpl.ground))
 	}
@@ -105,6 +110,9 @@ func prepare(t *testing.T, root string, s scenario) *template {
 	must(t, err)
 	if !s.succeeds(out.Status) {
 		t.Fatalf("flatroot %s: status %d: %s%s", s.command, out.Status, out.Stdout, out.Stderr)
+	}
+	if s.half {
+		must(t, wentOn())
 	}
 	tpl.stdout = out.Stdout
 	tpl.after, err = g.names()

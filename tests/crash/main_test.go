@@ -76,5 +76,10 @@ func runTests(m *testing.M) (code int, err error) {
 	if err := kit.WriteLayout(layout, "crash"); err != nil {
 		return 0, err
 	}
+	stop, err := serveImages()
+	if err != nil {
+		return 0, err
+	}
+	defer stop()
 	return m.Run(), nil
 }

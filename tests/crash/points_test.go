@@ -24,6 +24,7 @@ type mode struct {
 	fault inject.Fault
 }
 
+// modes has first those that all scenarios have.
 var modes = []mode{
 	{"kill", inject.Fault{Kind: inject.Kill}},
 	{"ENOSPC", inject.Fault{Kind: inject.Fail, Errno: unix.ENOSPC}},
@@ -49,7 +50,7 @@ func TestPoints(t *testing.T) {
 				tpl.one(t, f)
 				return
 			}
-			for _, m := range modes {
+			for _, m := range s.modes() {
 				t.Run(m.name, func(t *testing.T) { tpl.sweep(t, m.fault, s.step(m.fault)) })
 			}
 		})

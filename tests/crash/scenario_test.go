@@ -10,7 +10,8 @@ import (
 )
 
 // scenario is a command in a ground, which is a directory. In arguments {store} and {dest} stand for the store and for a
-// layout to push to (with .tar for an archive), both in the ground, and {layout} and {tree} for the images and the directory that all have in common.
+// layout to push to (with .tar for an archive), both in the ground, {layout} and {tree} for the images and
+// the directory that all have in common, and {registry} for a registry with the same images.
 type scenario struct {
 	name string
 	// before are the commands that make the ground, each a line.
@@ -26,15 +27,20 @@ type scenario struct {
 	noTmpfile bool
 	// damage does to the ground what the command is to repair; nil: nothing.
 	damage func(g ground) error
+	// sparse: CI tries kills and a full disk alone, as most of it is struck in another scenario.
+	sparse bool
+	// half: half of a layer's blob is there, as a pull from the registry leaves it that was killed.
+	half bool
 	// digest: the command prints one, which has to be the same each time.
 	digest bool
 }
 
 const (
-	initStore = "init --store {store}"
-	pullOther = "pull --store {store} oci:{layout}:other --name other"
-	pullV1    = "pull --store {store} oci:{layout}:v1 --name web"
-	pullV2    = "pull --store {store} oci:{layout}:v2 --name web"
+	initStore  = "init --store {store}"
+	pullOther  = "pull --store {store} oci:{layout}:other --name other"
+	pullV1     = "pull --store {store} oci:{layout}:v1 --name web"
+	pullOnline = "pull --store {store} {registry}/crash:v1 --name web"
+	pullV2     = "pull --store {store} oci:{layout}:v2 --name web"
 )
 
 func scenarios() []scenario {
@@ -51,6 +57,8 @@ func scenarios() []scenario {
 			name: "pull-rules", before: []string{initStore, pullV1, "tag --store {store} web copy"}, digest: true,
 			command: "pull --store {store} oci:{layout}:v1 --name web --rules faithful-1",
 		},
+		{name: "pull-registry", before: []string{initStore, pullOther}, command: pullOnline, sparse: true, digest: true},
+		{name: "pull-registry-half", before: []string{initStore, pullOther}, half: true, command: pullOnline, sparse: true, digest: true},
 		{name: "pull-keep", before: []string{initStore, pullOther}, command: pullV1 + " --keep-blobs", digest: true},
 		{name: "pull-keep-later", before: []string{initStore, pullV1}, command: pullV1 + " --keep-blobs", digest: true},
 		{
@@ -141,12 +149,22 @@ func (s *scenario) succeeds(status int) bool {
 	return status == 0 || status == 1 && s.damage != nil && strings.HasPrefix(s.command, "fsck")
 }
 
+// modes are those that are tried.
+func (s *scenario) modes() []mode {
+	if s.sparse && !testenv.Nightly() {
+		return modes[:2]
+	}
+	return modes
+}
+
 // step is how many calls from one point to the next. At every change there is time for all kills of what writes most, and
 // for a sample of the rest.
 func (s *scenario) step(f inject.Fault) int {
 	switch {
 	case testenv.Nightly() || s.every && f.Kind == inject.Kill:
 		return 1
+	case f.Kind == inject.Kill && s.sparse:
+		return 11
 	case f.Kind == inject.Kill:
 		return 7
 	case s.every:

@@ -23,7 +23,36 @@ const (
 // WriteLayout makes an OCI layout with the images V1, V2 and Other, and the image index All. The name of the tests makes them differ from those of
 // other tests, since collecting garbage keeps an image that is mounted anywhere on the machine, whatever store it is from.
 func WriteLayout(dir, tests string) error {
-	shared := bytes.Repeat([]byte(tests+"\n"), 3000/len(tests))
+	if err := eachImage(tests, func(name string, b *ocitest.Built) error { return b.WriteLayout(dir, name) }); err != nil {
+		return err
+	}
+	x := ocitest.Index{Attested: true, Images: []ocitest.Image{
+		{Layers: [][]byte{baseLayer(sharedBy(tests)), topLayer(3)}},
+		{Layers: [][]byte{wholeLayer()}, Platform: oci.Platform{OS: "linux", Architecture: "s390x"}},
+	}}
+	if _, err := x.WriteLayout(dir, All); err != nil {
+		return fmt.Errorf("write image index %s: %w", All, err)
+	}
+	return nil
+}
+
+// sharedBy is the content of a file that all images of the tests have.
+func sharedBy(tests string) []byte { return bytes.Repeat([]byte(tests+"\n"), 3000/len(tests)) }
+
+// Push puts the same images into a repository of a registry, such as http://127.0.0.1:5000, and returns the blob of the
+// lowest layer of V1, which has about 1 MiB.
+func Push(registryURL, repository, tests string) (base ocitest.Blob, err error) {
+	err = eachImage(tests, func(name string, b *ocitest.Built) error {
+		if name == V1 {
+			base = b.Blobs[0]
+		}
+		return b.Push(registryURL, repository, name)
+	})
+	return base, err
+}
+
+func eachImage(tests string, put func(name string, b *ocitest.Built) error) error {
+	shared := sharedBy(tests)
 	base, whole := baseLayer(shared), wholeLayer()
 	for _, i := range []struct {
 		name   string
@@ -34,16 +63,13 @@ func WriteLayout(dir, tests string) error {
 		{Other, [][]byte{otherLayer(shared)}},
 	} {
 		m := ocitest.Image{Layers: i.layers, Compression: []ocitest.Compression{ocitest.Gzip, ocitest.Zstd, ocitest.None}}
-		if _, err := m.WriteLayout(dir, i.name); err != nil {
+		b, err := m.Build()
+		if err == nil {
+			err = put(i.name, b)
+		}
+		if err != nil {
 			return fmt.Errorf("write image %s: %w", i.name, err)
 		}
-	}
-	x := ocitest.Index{Attested: true, Images: []ocitest.Image{
-		{Layers: [][]byte{base, topLayer(3)}},
-		{Layers: [][]byte{whole}, Platform: oci.Platform{OS: "linux", Architecture: "s390x"}},
-	}}
-	if _, err := x.WriteLayout(dir, All); err != nil {
-		return fmt.Errorf("write image index %s: %w", All, err)
 	}
 	return nil
 }
