@@ -10,9 +10,7 @@
 // nothing. What has changed is fetched anyhow, so its components are free to be put elsewhere.
 package chunk
 
-import (
-	"time"
-)
+import "time"
 
 // Component is what changes as one.
 type Component struct {
@@ -20,18 +18,18 @@ type Component struct {
 	Name string
 	// Size is what it adds to a layer, in bytes.
 	Size int64
-	// Digest is that of all that a layer has of it, as long as which nothing of it has changed.
+	// Digest is that of all that a layer has of it: as long as that is the same, nothing of it has changed.
 	Digest string
 	// Changes are the times at which it is known to have changed, in any order.
 	Changes []time.Time
-	// Interval is how long it usually stays as it is; zero: Changes tell.
+	// Interval is how long it usually stays as it is, for what Changes don't tell; zero: rareInterval.
 	Interval time.Duration
 	// Exclusive components don't share a layer.
 	Exclusive bool
 }
 
-// Limits of PlanOptions.MaxLayers: below the first there is nothing to plan; overlayfs has up to 128 layers in Docker's
-// storage, some of which a derived image needs.
+// Limits of PlanOptions.MaxLayers. Below the first there is nothing to plan. Overlay mounts of Docker have up to 128
+// layers, of which a container needs some itself, and images that are derived need theirs.
 const (
 	MinLayers     = 2
 	MaxLayers     = 120

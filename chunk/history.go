@@ -5,14 +5,15 @@ import (
 	"time"
 )
 
-// historySteps is how far back changes count. At the weights below what is older has no say.
+// historySteps is how far back changes count: with weights that halve every halfLife steps, what is older has no say.
 const historySteps = 128
 
 // history has a bit for each step: bit 0 is the newest.
 type history [historySteps / 64]uint64
 
-func (h *history) set(step int)     { h[step/64] |= 1 << (step % 64) }
-func (h history) has(step int) bool { return h[step/64]>>(step%64)&1 != 0 }
+func (h *history) set(step int) { h[step/64] |= 1 << (step % 64) }
+
+func (h *history) clear(step int) { h[step/64] &^= 1 << (step % 64) }
 
 func (h history) or(o history) history {
 	for i := range h {

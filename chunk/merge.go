@@ -1,6 +1,11 @@
 package chunk
 
-// merging makes groups of loads by merging, again and again, the two that it costs least to have together.
+import (
+	"cmp"
+	"slices"
+)
+
+// merging makes groups by merging, again and again, the two that it costs least to have together.
 type merging struct {
 	m      *model
 	groups []mergedGroup
@@ -16,11 +21,16 @@ type mergedGroup struct {
 	extra   cost // of that
 }
 
-// merge partitions loads into at most n groups of their indices.
-func merge(m *model, loads []load, n int) [][]int {
-	g := &merging{m: m, groups: make([]mergedGroup, len(loads)), left: len(loads)}
-	for i, l := range loads {
-		g.groups[i] = mergedGroup{load: l, members: []int{i}, cost: m.cost(l)}
+// merge makes at most n groups of groups of loads.
+func merge(m *model, loads []load, start [][]int, n int) [][]int {
+	g := &merging{m: m, left: len(start)}
+	for _, members := range start {
+		x := mergedGroup{load: load{quiet: certain}, members: slices.Clone(members)}
+		for _, i := range members {
+			x.load = x.with(loads[i])
+		}
+		x.cost = m.cost(x.load)
+		g.groups = append(g.groups, x)
 	}
 	if g.left > n {
 		for i := range g.groups {
@@ -65,22 +75,65 @@ func (g *merging) mergeBest() {
 		}
 	}
 	x := &g.groups[best]
-	into := x.partner
-	y := &g.groups[into]
+	from := x.partner
+	y := &g.groups[from]
 	x.load = x.with(y.load)
 	x.members = append(x.members, y.members...)
 	x.cost = g.m.cost(x.load)
 	y.gone = true
 	g.left--
+	g.findPartnersAgain(best, from)
+}
+
+// findPartnersAgain looks anew where a group has grown and another one is gone.
+func (g *merging) findPartnersAgain(grown, gone int) {
 	for i := range g.groups {
-		switch z := &g.groups[i]; {
-		case z.gone:
-		case i == best || z.partner == best || z.partner == into:
+		switch x := &g.groups[i]; {
+		case x.gone:
+		case i == grown || x.partner == grown || x.partner == gone:
 			g.findPartner(i)
-		case i < best:
-			if e := g.extra(i, best); e < z.extra {
-				z.partner, z.extra = best, e
+		case i < grown:
+			if e := g.extra(i, grown); e < x.extra {
+				x.partner, x.extra = grown, e
 			}
 		}
 	}
+}
+
+// mergedMax bounds the groups that merging begins with: what it takes grows with their square.
+const mergedMax = 4096
+
+// coarse puts what costs least together until there are no more than mergedMax groups: first what has the same history.
+func coarse(m *model, loads []load, start [][]int) [][]int {
+	if len(start) <= mergedMax {
+		return start
+	}
+	costOf := func(g []int) (c cost) {
+		for _, i := range g {
+			c += m.cost(loads[i])
+		}
+		return c
+	}
+	order := slices.Clone(start)
+	slices.SortStableFunc(order, func(a, b []int) int { return cmp.Compare(costOf(b), costOf(a)) })
+	out := order[: mergedMax/2 : mergedMax/2]
+	same := map[history]int{}
+	var rest []int
+	for _, g := range order[mergedMax/2:] {
+		h := loads[g[0]].past
+		k, ok := same[h]
+		switch {
+		case ok:
+			out[k] = append(out[k], g...)
+		case len(out) < mergedMax-1:
+			same[h] = len(out)
+			out = append(out, slices.Clone(g))
+		default:
+			rest = append(rest, g...)
+		}
+	}
+	if len(rest) > 0 {
+		out = append(out, rest)
+	}
+	return out
 }

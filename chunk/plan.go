@@ -4,54 +4,72 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
 
-// PlanOptions are NewPlan's.
+// Step is how long a step of histories is, if PlanOptions say nothing else.
+const Step = 7 * 24 * time.Hour
+
+// PlanOptions are NewPlan's. The zero value is usable.
 type PlanOptions struct {
 	MaxLayers int // 0: DefaultLayers
-	// Now is the clock of the statistics; zero: the newest change of any component.
+	// Now is the clock of the statistics; zero: the newest change of all components. It must not be a time that is set to make
+	// builds equal: changes before it count by their age.
 	Now time.Time
+	// Step is the usual time from one release to the next; 0: Step.
+	Step time.Duration
 	// Previous is the plan of the build before; nil: there is none.
-	Previous *Plan
-	// Model is tuned
-	Model Tuning
-}
-
-// Tuning is for experiments.
-type Tuning struct {
-	HalfLife int
-	Quiet    int // per mille of a step in which a component changes by itself
-	Passes   int
-	Prior    int
-	Open     int
-	Step     time.Duration
+	Previous *Previous
 }
 
 // Plan says which components share a layer.
 type Plan struct {
-	Layers []Layer
+	Layers []Layer // what is least likely to change first
 	Now    time.Time
+	Step   time.Duration
 }
 
 // Layer is a layer of a plan.
 type Layer struct {
 	Components []Component // by name
-	// Kept: it is the same as in the plan before, and so is all that is in it.
+	// Kept: the plan before has the same layer, and nothing in it has changed.
 	Kept bool
-	// Cost is what it is expected to cost an update, in bytes.
-	Cost int64
+	Size int64 // bytes
+	// Chance is the probability, in millionths, that the next step changes it; Cost is what it is expected to cost an update then,
+	// in bytes, what a request costs included.
+	Chance int64
+	Cost   int64
 }
 
-// NewPlan puts components into layers. It is an error if exclusive components need more layers than there may be.
+// Previous is what is known of the plan of the build before.
+type Previous struct {
+	// Tool is the program that made it.
+	Tool   string
+	Layers [][]Recorded
+}
+
+// Recorded is a component of a plan of before.
+type Recorded struct {
+	Name string
+	// Digest is its Component.Digest then; empty: not known, so that it counts as changed.
+	Digest string
+	// Changes are those that were seen from build to build.
+	Changes []time.Time
+}
+
+// NewPlan puts components into layers. It is an error if there are none, if two have one name, or if those that are
+// exclusive need more layers than there may be.
 func NewPlan(components []Component, o PlanOptions) (*Plan, error) {
-	p, err := newPlanner(components, o)
-	if err != nil {
+	p := &planner{o: o, components: slices.Clone(components), model: newModel()}
+	if err := p.check(); err != nil {
 		return nil, err
 	}
+	p.weigh()
 	p.keepClean()
-	p.packRest()
+	p.openForRoom()
+	p.pack()
 	return p.plan(), nil
 }
 
@@ -60,116 +78,252 @@ type planner struct {
 	model      *model
 	components []Component // by name
 	loads      []load
-	free       []int // that have no layer yet
-	layers     [][]int
-	kept       []bool
+	layers     []planned
+	placed     []bool // components that have a layer
 }
 
-func newPlanner(components []Component, o PlanOptions) (*planner, error) {
-	o.MaxLayers = cmp.Or(o.MaxLayers, DefaultLayers)
-	if o.MaxLayers < MinLayers || o.MaxLayers > MaxLayers {
-		return nil, fmt.Errorf("plan for %d layers: there may be %d to %d", o.MaxLayers, MinLayers, MaxLayers)
-	}
-	o.Model.HalfLife = cmp.Or(o.Model.HalfLife, 40)
-	o.Model.Quiet = cmp.Or(o.Model.Quiet, 2)
-	o.Model.Passes = cmp.Or(o.Model.Passes, 3)
-	o.Model.Step = cmp.Or(o.Model.Step, 7*24*time.Hour)
-	p := &planner{o: o, components: slices.Clone(components), model: newModel(o.Model.HalfLife)}
-	slices.SortFunc(p.components, func(a, b Component) int { return cmp.Compare(a.Name, b.Name) })
-	for i, c := range p.components {
-		if i > 0 && p.components[i-1].Name == c.Name {
-			return nil, fmt.Errorf("two components have the name %q", c.Name)
-		}
-		for _, t := range c.Changes {
-			if o.Now.IsZero() || p.o.Now.Before(t) && o.Now.IsZero() {
-				p.o.Now = t
-			}
-		}
-		p.free = append(p.free, i)
+type planned struct {
+	members []int
+	kept    bool
+}
+
+func (p *planner) check() error {
+	p.o.MaxLayers = cmp.Or(p.o.MaxLayers, DefaultLayers)
+	p.o.Step = cmp.Or(p.o.Step, Step)
+	if n := p.o.MaxLayers; n < MinLayers || n > MaxLayers {
+		return fmt.Errorf("%d layers: there may be %d to %d", n, MinLayers, MaxLayers)
 	}
 	if len(p.components) == 0 {
-		return nil, errors.New("there are no components")
+		return errors.New("there is nothing to put into layers")
 	}
-	for _, c := range p.components {
-		past := historyOf(c.Changes, p.o.Now, o.Model.Step)
-		r := p.model.joint(past)
-		p.loads = append(p.loads, load{
-			past: past, quiet: certain - certain/1000*probability(o.Model.Quiet) - r*probability(o.Model.Prior)/1000, size: c.Size,
-		})
+	slices.SortFunc(p.components, func(a, b Component) int { return cmp.Compare(a.Name, b.Name) })
+	exclusive := 0
+	for i, c := range p.components {
+		if i > 0 && p.components[i-1].Name == c.Name {
+			return fmt.Errorf("two components have the name %q", c.Name)
+		}
+		if c.Exclusive {
+			exclusive++
+		}
 	}
-	return p, nil
+	if need := exclusive + min(len(p.components)-exclusive, 1); need > p.o.MaxLayers {
+		return fmt.Errorf("%d components must have a layer of their own, so %d layers are needed, and %d are allowed: allow more, or have fewer exclusive",
+			exclusive, need, p.o.MaxLayers)
+	}
+	return nil
 }
 
-// keepClean takes over the layers of the previous plan of which nothing changed.
+func (p *planner) weigh() {
+	p.addSeen()
+	if p.o.Now.IsZero() {
+		for _, c := range p.components {
+			for _, t := range c.Changes {
+				if t.After(p.o.Now) {
+					p.o.Now = t
+				}
+			}
+		}
+	}
+	for _, c := range p.components {
+		p.loads = append(p.loads, loadOf(c, p.o.Now, p.o.Step))
+	}
+	p.placed = make([]bool, len(p.components))
+}
+
+// addSeen adds the changes that earlier builds have seen. A component that has changed since the last one has changed now.
+func (p *planner) addSeen() {
+	if p.o.Previous == nil {
+		return
+	}
+	for _, l := range p.o.Previous.Layers {
+		for _, r := range l {
+			i, ok := p.find(r.Name)
+			if !ok {
+				continue
+			}
+			c := &p.components[i]
+			c.Changes = slices.Concat(c.Changes, r.Changes)
+			if r.Digest != "" && r.Digest != c.Digest && !p.o.Now.IsZero() {
+				c.Changes = append(c.Changes, p.o.Now)
+			}
+		}
+	}
+}
+
+func (p *planner) find(name string) (int, bool) {
+	return slices.BinarySearchFunc(p.components, name, func(c Component, name string) int { return cmp.Compare(c.Name, name) })
+}
+
+// keepClean takes over the layers of the previous plan of which nothing has changed.
 func (p *planner) keepClean() {
 	if p.o.Previous == nil {
 		return
 	}
-	at := map[string]int{}
-	for i, c := range p.components {
-		at[c.Name] = i
-	}
-	taken := map[int]bool{}
 	for _, l := range p.o.Previous.Layers {
-		var members []int
-		for _, c := range l.Components {
-			if i, ok := at[c.Name]; ok && p.components[i].Digest == c.Digest {
-				members = append(members, i)
-			}
-		}
-		if len(members) == len(l.Components) {
-			p.layers = append(p.layers, members)
-			p.kept = append(p.kept, true)
-			for _, i := range members {
-				taken[i] = true
-			}
+		if members, ok := p.clean(l); ok {
+			p.add(members, true)
 		}
 	}
-	p.free = slices.DeleteFunc(p.free, func(i int) bool { return taken[i] })
 }
 
-func (p *planner) pack(free []int, n int) ([][]int, cost) {
-	loads := make([]load, len(free))
-	for k, i := range free {
-		loads[k] = p.loads[i]
-	}
-	groups := improve(p.model, loads, merge(p.model, loads, n), p.o.Model.Passes)
-	var c cost
-	for _, g := range groups {
-		sum := load{quiet: certain}
-		for k := range g {
-			g[k] = free[g[k]]
-			sum = sum.with(p.loads[g[k]])
+// clean tells whether a layer can stay as it is.
+func (p *planner) clean(l []Recorded) (members []int, ok bool) {
+	for _, r := range l {
+		i, ok := p.find(r.Name)
+		if !ok || p.placed[i] || slices.Contains(members, i) || r.Digest == "" || p.components[i].Digest != r.Digest {
+			return nil, false
 		}
-		c += p.model.cost(sum)
+		if p.components[i].Exclusive && len(l) > 1 {
+			return nil, false
+		}
+		members = append(members, i)
 	}
-	return groups, c
+	return members, len(members) > 0
 }
 
-func (p *planner) packRest() {
-	if len(p.free) == 0 {
+func (p *planner) add(members []int, kept bool) {
+	for _, i := range members {
+		p.placed[i] = true
+	}
+	p.layers = append(p.layers, planned{members: members, kept: kept})
+}
+
+// free are components without a layer, those apart that share none.
+func (p *planner) free() (shared, alone []int) {
+	for i, c := range p.components {
+		switch {
+		case p.placed[i]:
+		case c.Exclusive:
+			alone = append(alone, i)
+		default:
+			shared = append(shared, i)
+		}
+	}
+	return shared, alone
+}
+
+// openForRoom takes the smallest of the layers that could have been kept apart if there are too many, or no room for what
+// else there is.
+func (p *planner) openForRoom() {
+	shared, alone := p.free()
+	room := p.o.MaxLayers - len(alone)
+	if len(p.layers) < room || len(p.layers) == room && len(shared) == 0 {
 		return
 	}
-	n := max(1, p.o.MaxLayers-len(p.layers))
-	groups, _ := p.pack(p.free, n)
-	for _, g := range groups {
-		p.layers = append(p.layers, g)
-		p.kept = append(p.kept, false)
+	slices.SortStableFunc(p.layers, func(a, b planned) int { return cmp.Compare(p.sum(a.members).size, p.sum(b.members).size) })
+	var kept []planned
+	for n, l := range p.layers {
+		if p.components[l.members[0]].Exclusive || len(p.layers)-n+len(kept) < room {
+			kept = append(kept, l)
+			continue
+		}
+		for _, i := range l.members {
+			p.placed[i] = false
+		}
 	}
+	p.layers = kept
+}
+
+func (p *planner) sum(members []int) load {
+	l := load{quiet: certain}
+	for _, i := range members {
+		l = l.with(p.loads[i])
+	}
+	return l
+}
+
+// pack makes layers of what has none.
+func (p *planner) pack() {
+	shared, alone := p.free()
+	for _, i := range alone {
+		p.add([]int{i}, false)
+	}
+	if len(shared) == 0 {
+		return
+	}
+	n := p.o.MaxLayers - len(p.layers)
+	best := p.packed(shared, n, singles(len(shared)))
+	if start := p.together(shared); len(start) < len(shared) {
+		if other := p.packed(shared, n, start); p.costOf(other) < p.costOf(best) {
+			best = other
+		}
+	}
+	for _, members := range best {
+		p.add(members, false)
+	}
+}
+
+// packed makes at most n groups of components, which start in groups of their indices in shared.
+func (p *planner) packed(shared []int, n int, start [][]int) [][]int {
+	loads := make([]load, len(shared))
+	for k, i := range shared {
+		loads[k] = p.loads[i]
+	}
+	groups := improve(p.model, loads, merge(p.model, loads, coarse(p.model, loads, start), n))
+	for _, g := range groups {
+		for k := range g {
+			g[k] = shared[g[k]]
+		}
+		slices.Sort(g)
+	}
+	return groups
+}
+
+func (p *planner) costOf(groups [][]int) (c cost) {
+	for _, g := range groups {
+		c += p.model.cost(p.sum(g))
+	}
+	return c
+}
+
+func singles(n int) [][]int {
+	s := make([][]int, n)
+	for i := range s {
+		s[i] = []int{i}
+	}
+	return s
+}
+
+// together groups components, by their indices in shared, as the previous plan does.
+func (p *planner) together(shared []int) (groups [][]int) {
+	if p.o.Previous == nil {
+		return singles(len(shared))
+	}
+	layer := map[string]int{}
+	for k, l := range p.o.Previous.Layers {
+		for _, r := range l {
+			layer[r.Name] = k
+		}
+	}
+	byLayer := map[int][]int{}
+	for k, i := range shared {
+		if l, ok := layer[p.components[i].Name]; ok {
+			byLayer[l] = append(byLayer[l], k)
+		} else {
+			groups = append(groups, []int{k})
+		}
+	}
+	for _, l := range slices.Sorted(maps.Keys(byLayer)) {
+		groups = append(groups, byLayer[l])
+	}
+	return groups
 }
 
 func (p *planner) plan() *Plan {
-	out := &Plan{Now: p.o.Now}
-	for k, members := range p.layers {
-		slices.Sort(members)
-		l := Layer{Kept: p.kept[k]}
-		sum := load{quiet: certain}
-		for _, i := range members {
-			l.Components = append(l.Components, p.components[i])
-			sum = sum.with(p.loads[i])
+	out := &Plan{Now: p.o.Now, Step: p.o.Step}
+	for _, l := range p.layers {
+		sum := p.sum(l.members)
+		layer := Layer{
+			Kept: l.kept, Size: sum.size, Cost: p.model.cost(sum).bytes(),
+			Chance: int64(p.model.probability(sum) * 1_000_000 >> oneBits),
 		}
-		l.Cost = int64(p.model.cost(sum) >> costBits)
-		out.Layers = append(out.Layers, l)
+		for _, i := range slices.Sorted(slices.Values(l.members)) {
+			layer.Components = append(layer.Components, p.components[i])
+		}
+		out.Layers = append(out.Layers, layer)
 	}
+	slices.SortFunc(out.Layers, func(a, b Layer) int {
+		return cmp.Or(cmp.Compare(a.Chance, b.Chance), cmp.Compare(a.Components[0].Name, b.Components[0].Name))
+	})
 	return out
 }

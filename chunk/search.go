@@ -1,5 +1,10 @@
 package chunk
 
+import "slices"
+
+// searchPasses is how often all members are looked at: after the second hardly any still moves.
+const searchPasses = 3
+
 // searching improves groups by moving and swapping members as long as the expected cost falls.
 type searching struct {
 	m      *model
@@ -10,25 +15,24 @@ type searching struct {
 type searchedGroup struct {
 	load
 	members []int
-	counts  [historySteps]uint16
+	counts  [historySteps]uint32 // of members with a change in a step
 	cost    cost
 }
 
 // improve moves and swaps members between groups. None is left empty.
-func improve(m *model, loads []load, groups [][]int, passes int) [][]int {
+func improve(m *model, loads []load, groups [][]int) [][]int {
 	s := &searching{m: m, loads: loads}
 	for _, members := range groups {
-		g := &searchedGroup{load: load{quiet: certain}}
+		g := new(searchedGroup)
 		for _, i := range members {
 			g.add(i, loads[i])
 		}
-		g.settle(m, loads)
+		s.settle(g)
 		s.groups = append(s.groups, g)
 	}
-	for range passes {
+	for range searchPasses {
 		moved := s.moves()
-		swapped := s.swaps()
-		if !moved && !swapped {
+		if swapped := s.swaps(); !moved && !swapped {
 			break
 		}
 	}
@@ -45,30 +49,25 @@ func (g *searchedGroup) add(i int, l load) {
 }
 
 func (g *searchedGroup) remove(i int, l load) {
-	for at, m := range g.members {
-		if m == i {
-			g.members = append(g.members[:at], g.members[at+1:]...)
-			break
-		}
-	}
+	g.members = slices.DeleteFunc(g.members, func(m int) bool { return m == i })
 	l.past.steps(func(step int) { g.counts[step]-- })
 }
 
-// settle computes a group's load from its members: exactly, whatever came before.
-func (g *searchedGroup) settle(m *model, loads []load) {
+// settle computes a group's load from its members, without the rounding of what went before.
+func (s *searching) settle(g *searchedGroup) {
 	g.load = load{quiet: certain}
 	for _, i := range g.members {
-		g.load = g.load.with(loads[i])
+		g.load = g.load.with(s.loads[i])
 	}
-	g.cost = m.cost(g.load)
+	g.cost = s.m.cost(g.load)
 }
 
-// without is a group's load without a member.
+// without is a group's load without that of a member.
 func (g *searchedGroup) without(l load) load {
 	past := g.past
 	l.past.steps(func(step int) {
 		if g.counts[step] == 1 {
-			past[step/64] &^= 1 << (step % 64)
+			past.clear(step)
 		}
 	})
 	return load{past: past, quiet: g.quiet.over(l.quiet), size: g.size - l.size}
@@ -76,7 +75,7 @@ func (g *searchedGroup) without(l load) load {
 
 func (s *searching) moves() (moved bool) {
 	for _, from := range s.groups {
-		for _, i := range append([]int(nil), from.members...) {
+		for _, i := range slices.Clone(from.members) {
 			if len(from.members) > 1 && s.move(from, i) {
 				moved = true
 			}
@@ -88,14 +87,14 @@ func (s *searching) moves() (moved bool) {
 // move puts a member where it costs least.
 func (s *searching) move(from *searchedGroup, i int) bool {
 	l := s.loads[i]
-	gain := from.cost - s.m.cost(from.without(l))
+	least := from.cost - s.m.cost(from.without(l)) // what it costs where it is
 	var to *searchedGroup
 	for _, g := range s.groups {
 		if g == from {
 			continue
 		}
-		if e := s.m.cost(g.with(l)) - g.cost; e < gain {
-			gain, to = e, g
+		if extra := s.m.cost(g.with(l)) - g.cost; extra < least {
+			least, to = extra, g
 		}
 	}
 	if to == nil {
@@ -104,8 +103,8 @@ func (s *searching) move(from *searchedGroup, i int) bool {
 	before := from.cost + to.cost
 	from.remove(i, l)
 	to.add(i, l)
-	from.settle(s.m, s.loads)
-	to.settle(s.m, s.loads)
+	s.settle(from)
+	s.settle(to)
 	return from.cost+to.cost < before
 }
 
@@ -120,17 +119,17 @@ func (s *searching) swaps() (swapped bool) {
 	return swapped
 }
 
-// swap exchanges the first two members of groups that are better off with each other's.
+// swap exchanges the first two members of two groups that are better off so.
 func (s *searching) swap(x, y *searchedGroup) bool {
 	if len(x.members) == 1 && len(y.members) == 1 {
 		return false
 	}
 	for _, i := range x.members {
 		li := s.loads[i]
-		xi := x.without(li)
+		rest := x.without(li)
 		for _, j := range y.members {
 			lj := s.loads[j]
-			if s.m.cost(xi.with(lj))+s.m.cost(y.without(lj).with(li)) >= x.cost+y.cost {
+			if s.m.cost(rest.with(lj))+s.m.cost(y.without(lj).with(li)) >= x.cost+y.cost {
 				continue
 			}
 			before := x.cost + y.cost
@@ -138,8 +137,8 @@ func (s *searching) swap(x, y *searchedGroup) bool {
 			y.remove(j, lj)
 			x.add(j, lj)
 			y.add(i, li)
-			x.settle(s.m, s.loads)
-			y.settle(s.m, s.loads)
+			s.settle(x)
+			s.settle(y)
 			return x.cost+y.cost < before
 		}
 	}

@@ -11,12 +11,7 @@ import (
 )
 
 func main() {
-	var t chunk.Tuning
-	flag.IntVar(&t.HalfLife, "hl", 40, "")
-	flag.IntVar(&t.Quiet, "quiet", 2, "")
-	flag.IntVar(&t.Passes, "passes", 3, "")
-	flag.IntVar(&t.Prior, "prior", 0, "")
-	flag.IntVar(&t.Open, "open", 0, "")
+	step := flag.Int("step", 0, "")
 	only := flag.Bool("only", false, "")
 	flag.Parse()
 	b, err := os.ReadFile(flag.Arg(0))
@@ -45,7 +40,7 @@ func main() {
 				fmt.Printf(" %s %.1f", p.n, r.Bytes/1e6)
 			}
 		}
-		r := replay.Run(tr, c, &replay.Ours{Tuning: t})
+		r := replay.Run(tr, c, &replay.Ours{Options: chunk.PlanOptions{Step: time.Duration(max(7, *step*c.Step)) * 24 * time.Hour}})
 		fmt.Printf(" floor %.1f OURS %.1f (%.1f layers) ratio %.2f %v\n", floor/1e6, r.Bytes/1e6, r.Layers, (r.Bytes-floor)/(best-floor), r.Took.Round(time.Millisecond))
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"math"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/flatroot/flatroot/chunk"
@@ -377,9 +378,9 @@ func Matrix(v *View) [][]int {
 
 // Ours is chunk's.
 type Ours struct {
-	Tuning chunk.Tuning
-	prev   *chunk.Plan
-	index  map[string]int
+	Options chunk.PlanOptions
+	prev    *chunk.Previous
+	index   map[string]int
 }
 
 func (o *Ours) Cut(v *View) [][]int {
@@ -392,20 +393,25 @@ func (o *Ours) Cut(v *View) [][]int {
 	var cs []chunk.Component
 	for _, i := range v.IDs {
 		c := v.Components[i]
-		cs = append(cs, chunk.Component{Name: c.Name, Size: c.Size, Changes: v.Past(i), Digest: string(rune('a' + v.Version[i]))})
+		cs = append(cs, chunk.Component{Name: c.Name, Size: c.Size, Changes: v.Past(i), Digest: strconv.Itoa(v.Version[i])})
 	}
-	p, err := chunk.NewPlan(cs, chunk.PlanOptions{MaxLayers: v.N, Now: v.Now, Previous: o.prev, Model: o.Tuning})
+	opt := o.Options
+	opt.MaxLayers, opt.Now, opt.Previous = v.N, v.Now, o.prev
+	p, err := chunk.NewPlan(cs, opt)
 	if err != nil {
 		panic(err)
 	}
-	o.prev = p
+	o.prev = new(chunk.Previous)
 	var out [][]int
 	for _, l := range p.Layers {
 		var b []int
+		var rs []chunk.Recorded
 		for _, c := range l.Components {
 			b = append(b, o.index[c.Name])
+			rs = append(rs, chunk.Recorded{Name: c.Name, Digest: c.Digest})
 		}
 		out = append(out, b)
+		o.prev.Layers = append(o.prev.Layers, rs)
 	}
 	return out
 }
