@@ -101,7 +101,7 @@ func (g *merging) findPartnersAgain(grown, gone int) {
 }
 
 // mergedMax bounds the groups that merging begins with: what it takes grows with their square.
-const mergedMax = 4096
+const mergedMax = 2048
 
 // coarse puts what costs least together until there are no more than mergedMax groups: first what has the same history.
 func coarse(m *model, loads []load, start [][]int) [][]int {

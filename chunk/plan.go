@@ -29,6 +29,7 @@ type Plan struct {
 	Layers []Layer // what is least likely to change first
 	Now    time.Time
 	Step   time.Duration
+	seen   map[string][]time.Time // changes that builds have seen, by component
 }
 
 // Layer is a layer of a plan.
@@ -47,13 +48,14 @@ type Layer struct {
 type Previous struct {
 	// Tool is the program that made it.
 	Tool   string
+	Now    time.Time // when; zero: not known
 	Layers [][]Recorded
 }
 
 // Recorded is a component of a plan of before.
 type Recorded struct {
 	Name string
-	// Digest is its Component.Digest then; empty: not known, so that it counts as changed.
+	// Digest is the beginning of its Component.Digest then; empty: not known, so that it counts as changed.
 	Digest string
 	// Changes are those that were seen from build to build.
 	Changes []time.Time
@@ -80,6 +82,7 @@ type planner struct {
 	loads      []load
 	layers     []planned
 	placed     []bool // components that have a layer
+	seen       map[string][]time.Time
 }
 
 type planned struct {
@@ -113,25 +116,32 @@ func (p *planner) check() error {
 	return nil
 }
 
+// weigh finds out what each component means to the cost.
 func (p *planner) weigh() {
-	p.addSeen()
 	if p.o.Now.IsZero() {
-		for _, c := range p.components {
-			for _, t := range c.Changes {
-				if t.After(p.o.Now) {
-					p.o.Now = t
-				}
-			}
-		}
+		p.o.Now = newest(p.components)
 	}
+	p.addSeen()
 	for _, c := range p.components {
 		p.loads = append(p.loads, loadOf(c, p.o.Now, p.o.Step))
 	}
 	p.placed = make([]bool, len(p.components))
 }
 
+func newest(components []Component) (t time.Time) {
+	for _, c := range components {
+		for _, change := range c.Changes {
+			if change.After(t) {
+				t = change
+			}
+		}
+	}
+	return t
+}
+
 // addSeen adds the changes that earlier builds have seen. A component that has changed since the last one has changed now.
 func (p *planner) addSeen() {
+	p.seen = map[string][]time.Time{}
 	if p.o.Previous == nil {
 		return
 	}
@@ -142,9 +152,13 @@ func (p *planner) addSeen() {
 				continue
 			}
 			c := &p.components[i]
-			c.Changes = slices.Concat(c.Changes, r.Changes)
-			if r.Digest != "" && r.Digest != c.Digest && !p.o.Now.IsZero() {
-				c.Changes = append(c.Changes, p.o.Now)
+			seen := slices.Clone(r.Changes)
+			if r.Digest != "" && r.Digest != shortDigest(c.Digest) {
+				seen = append(seen, p.o.Now)
+			}
+			if len(seen) > 0 {
+				p.seen[r.Name] = seen
+				c.Changes = slices.Concat(c.Changes, seen)
 			}
 		}
 	}
@@ -170,7 +184,7 @@ func (p *planner) keepClean() {
 func (p *planner) clean(l []Recorded) (members []int, ok bool) {
 	for _, r := range l {
 		i, ok := p.find(r.Name)
-		if !ok || p.placed[i] || slices.Contains(members, i) || r.Digest == "" || p.components[i].Digest != r.Digest {
+		if !ok || p.placed[i] || slices.Contains(members, i) || r.Digest == "" || shortDigest(p.components[i].Digest) != r.Digest {
 			return nil, false
 		}
 		if p.components[i].Exclusive && len(l) > 1 {
@@ -310,7 +324,7 @@ func (p *planner) together(shared []int) (groups [][]int) {
 }
 
 func (p *planner) plan() *Plan {
-	out := &Plan{Now: p.o.Now, Step: p.o.Step}
+	out := &Plan{Now: p.o.Now, Step: p.o.Step, seen: p.seen}
 	for _, l := range p.layers {
 		sum := p.sum(l.members)
 		layer := Layer{

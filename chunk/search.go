@@ -5,6 +5,10 @@ import "slices"
 // searchPasses is how often all members are looked at: after the second hardly any still moves.
 const searchPasses = 3
 
+// swappedMax bounds the members of which all pairs are looked at: that takes time that grows with their square, and with
+// many members there is hardly a pair that a few moves don't serve as well.
+const swappedMax = 1024
+
 // searching improves groups by moving and swapping members as long as the expected cost falls.
 type searching struct {
 	m      *model
@@ -32,7 +36,8 @@ func improve(m *model, loads []load, groups [][]int) [][]int {
 	}
 	for range searchPasses {
 		moved := s.moves()
-		if swapped := s.swaps(); !moved && !swapped {
+		swapped := len(loads) <= swappedMax && s.swaps()
+		if !moved && !swapped {
 			break
 		}
 	}

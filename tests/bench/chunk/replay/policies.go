@@ -401,17 +401,14 @@ func (o *Ours) Cut(v *View) [][]int {
 	if err != nil {
 		panic(err)
 	}
-	o.prev = new(chunk.Previous)
+	o.prev = p.Record()
 	var out [][]int
 	for _, l := range p.Layers {
 		var b []int
-		var rs []chunk.Recorded
 		for _, c := range l.Components {
 			b = append(b, o.index[c.Name])
-			rs = append(rs, chunk.Recorded{Name: c.Name, Digest: c.Digest})
 		}
 		out = append(out, b)
-		o.prev.Layers = append(o.prev.Layers, rs)
 	}
 	return out
 }
