@@ -49,7 +49,13 @@ type Previous struct {
 	// Tool is the program that made it.
 	Tool   string
 	Now    time.Time // when; zero: not known
-	Layers [][]Recorded
+	Layers []RecordedLayer
+}
+
+// RecordedLayer is a layer of a plan of before.
+type RecordedLayer struct {
+	Components []Recorded
+	Chance     int64 // as Layer.Chance; 0: not known
 }
 
 // Recorded is a component of a plan of before.
@@ -57,6 +63,7 @@ type Recorded struct {
 	Name string
 	// Digest is the beginning of its Component.Digest then; empty: not known, so that it counts as changed.
 	Digest string
+	Size   int64 // bytes; 0: not known
 	// Changes are those that were seen from build to build.
 	Changes []time.Time
 }
@@ -146,7 +153,7 @@ func (p *planner) addSeen() {
 		return
 	}
 	for _, l := range p.o.Previous.Layers {
-		for _, r := range l {
+		for _, r := range l.Components {
 			i, ok := p.find(r.Name)
 			if !ok {
 				continue
@@ -174,7 +181,7 @@ func (p *planner) keepClean() {
 		return
 	}
 	for _, l := range p.o.Previous.Layers {
-		if members, ok := p.clean(l); ok {
+		if members, ok := p.clean(l.Components); ok {
 			p.add(members, true)
 		}
 	}
@@ -305,7 +312,7 @@ func (p *planner) together(shared []int) (groups [][]int) {
 	}
 	layer := map[string]int{}
 	for k, l := range p.o.Previous.Layers {
-		for _, r := range l {
+		for _, r := range l.Components {
 			layer[r.Name] = k
 		}
 	}

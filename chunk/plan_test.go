@@ -314,7 +314,9 @@ func TestFewerLayersThanBefore(t *testing.T) {
 
 func TestNowExclusiveIsNotKept(t *testing.T) {
 	cs := []Component{{Name: "a", Digest: "1"}, {Name: "b", Digest: "1"}, {Name: "c", Digest: "1"}}
-	previous := &Previous{Layers: [][]Recorded{{{Name: "a", Digest: "1"}, {Name: "b", Digest: "1"}}, {{Name: "c", Digest: "1"}}}}
+	previous := &Previous{Layers: []RecordedLayer{
+		{Components: []Recorded{{Name: "a", Digest: "1"}, {Name: "b", Digest: "1"}}}, {Components: []Recorded{{Name: "c", Digest: "1"}}},
+	}}
 	cs[0].Exclusive = true
 	p := mustPlan(t, cs, PlanOptions{MaxLayers: 3, Previous: previous})
 	if got, want := layers(p), []string{"a", "b", "c"}; !slices.Equal(got, want) {
@@ -347,7 +349,7 @@ func TestSeenChangesCount(t *testing.T) {
 
 func (r *Previous) component(name string) Recorded {
 	for _, l := range r.Layers {
-		for _, c := range l {
+		for _, c := range l.Components {
 			if c.Name == name {
 				return c
 			}
@@ -387,16 +389,16 @@ func TestReadPrevious(t *testing.T) {
 		want   string // tool and layers, or an error
 	}{
 		{"nothing", map[string]string{"a": "b"}, annotated("c", "d"), "error: no plan is recorded in it"},
-		{"ours", map[string]string{PlanLabel: `{"version":1,"now":5,"layers":[[{"n":"a","d":"1","s":[2]},{"n":"b","d":"2"}],[{"n":"c","d":"3"}]]}`}, nil, "flatroot [a@1 b@2] [c@3]"},
+		{"ours", map[string]string{PlanLabel: `{"version":1,"now":5,"layers":[{"p":7,"c":[{"n":"a","d":"1","z":9,"s":[2]},{"n":"b","d":"2"}]},{"c":[{"n":"c","d":"3"}]}]}`}, nil, "flatroot [a@1 b@2] [c@3]"},
 		{"another version", map[string]string{PlanLabel: `{"version":2}`}, nil, "error: label org.flatroot.chunk.plan: it has version 2"},
 		{"no JSON", map[string]string{PlanLabel: `x`}, nil, "error: label org.flatroot.chunk.plan: invalid character"},
 		{"no components", map[string]string{PlanLabel: `{"version":1}`}, nil, "no components"},
-		{"twice", map[string]string{PlanLabel: `{"version":1,"layers":[[{"n":"a"}],[{"n":"a"}]]}`}, nil, `"a" is in two layers`},
-		{"no name", map[string]string{PlanLabel: `{"version":1,"layers":[[{"d":"1"}]]}`}, nil, "has no name"},
-		{"long name", map[string]string{PlanLabel: `{"version":1,"layers":[[{"n":"` + strings.Repeat("x", nameMax+1) + `"}]]}`}, nil, "4097 bytes"},
-		{"many changes", map[string]string{PlanLabel: `{"version":1,"layers":[[{"n":"a","s":[` + strings.Repeat("1,", seenMax) + `1]}]]}`}, nil, "65 changes"},
+		{"twice", map[string]string{PlanLabel: `{"version":1,"layers":[{"c":[{"n":"a"}]},{"c":[{"n":"a"}]}]}`}, nil, `"a" is in two layers`},
+		{"no name", map[string]string{PlanLabel: `{"version":1,"layers":[{"c":[{"d":"1"}]}]}`}, nil, "has no name"},
+		{"long name", map[string]string{PlanLabel: `{"version":1,"layers":[{"c":[{"n":"` + strings.Repeat("x", nameMax+1) + `"}]}]}`}, nil, "4097 bytes"},
+		{"many changes", map[string]string{PlanLabel: `{"version":1,"layers":[{"c":[{"n":"a","s":[` + strings.Repeat("1,", seenMax) + `1]}]}]}`}, nil, "65 changes"},
 		{"long", map[string]string{PlanLabel: strings.Repeat(" ", recordMax+1)}, nil, "more than"},
-		{"many layers", map[string]string{PlanLabel: `{"version":1,"layers":[` + strings.Repeat("[],", previousLayersMax) + `[]]}`}, nil, "1025 layers"},
+		{"many layers", map[string]string{PlanLabel: `{"version":1,"layers":[` + strings.Repeat("{},", previousLayersMax) + `{}]}`}, nil, "1025 layers"},
 		{"chunkah", nil, annotated(chunkahAnnotation, "rpm/glibc rpm/bash", "bigfiles/usr/x"), "chunkah [rpm/glibc@ rpm/bash@] [bigfiles/usr/x@]"},
 		{"rpm-ostree", nil, annotated(ostreeAnnotation, "glibc,bash", "kernel"), "rpm-ostree [rpm/glibc@ rpm/bash@] [rpm/kernel@]"},
 		{"rpm-ostree, twice", nil, annotated(ostreeAnnotation, "glibc,bash", "bash"), `error: annotation ostree.components: the component "rpm/bash" is in two layers`},
@@ -412,7 +414,7 @@ func TestReadPrevious(t *testing.T) {
 				got = p.Tool
 				for _, l := range p.Layers {
 					var names []string
-					for _, c := range l {
+					for _, c := range l.Components {
 						names = append(names, c.Name+"@"+c.Digest)
 					}
 					got += fmt.Sprint(" ", names)
@@ -430,7 +432,7 @@ func TestForeignPlans(t *testing.T) {
 	cs := random(rand.New(rand.NewPCG(7, 7)), 30)
 	previous := &Previous{Tool: "chunkah"}
 	for _, c := range cs {
-		previous.Layers = append(previous.Layers, []Recorded{{Name: c.Name}})
+		previous.Layers = append(previous.Layers, RecordedLayer{Components: []Recorded{{Name: c.Name}}})
 	}
 	p := mustPlan(t, cs, PlanOptions{MaxLayers: 8, Previous: previous})
 	for _, l := range p.Layers {
@@ -452,7 +454,7 @@ func TestManyComponents(t *testing.T) {
 }
 
 func FuzzReadPrevious(f *testing.F) {
-	f.Add(`{"version":1,"now":5,"layers":[[{"n":"a","d":"1","s":[2]},{"n":"b","d":"2"}],[{"n":"c","d":"3"}]]}`, `{"layers":[["a"]]}`, "a,b")
+	f.Add(`{"version":1,"now":5,"layers":[{"p":7,"c":[{"n":"a","d":"1","z":9,"s":[2]},{"n":"b","d":"2"}]},{"c":[{"n":"c","d":"3"}]}]}`, `{"layers":[["a"]]}`, "a,b")
 	f.Fuzz(func(t *testing.T, label, rechunk, annotation string) {
 		for _, labels := range []map[string]string{{PlanLabel: label}, {rechunkLabel: rechunk}, nil} {
 			p, err := ReadPrevious(labels, annotated(ostreeAnnotation, annotation))

@@ -88,7 +88,7 @@ func parseRechunk(text string) (*Previous, error) {
 }
 
 // foreign makes components of other tools' names, as far as they are any.
-func foreign(names []string) (cs []Recorded) {
+func foreign(names []string) (l RecordedLayer) {
 	for _, n := range names {
 		n = strings.TrimSpace(n)
 		for _, prefix := range []string{"meta:", "dedi:"} { // rechunk's marks
@@ -100,7 +100,7 @@ func foreign(names []string) (cs []Recorded) {
 		if !strings.Contains(n, "/") {
 			n = "rpm/" + n // rpm-ostree and rechunk know no other packages
 		}
-		cs = append(cs, Recorded{Name: n})
+		l.Components = append(l.Components, Recorded{Name: n})
 	}
-	return cs
+	return l
 }

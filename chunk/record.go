@@ -26,14 +26,20 @@ const secondsOfDay = 24 * 60 * 60
 
 // record is what the label has.
 type record struct {
-	Version int                 `json:"version"`
-	Now     int64               `json:"now"` // the clock of the statistics, in seconds since 1970
-	Layers  [][]recordComponent `json:"layers"`
+	Version int           `json:"version"`
+	Now     int64         `json:"now"` // the clock of the statistics, in seconds since 1970
+	Layers  []recordLayer `json:"layers"`
+}
+
+type recordLayer struct {
+	Chance     int64             `json:"p"` // millionths
+	Components []recordComponent `json:"c"`
 }
 
 type recordComponent struct {
 	Name   string  `json:"n"`
 	Digest string  `json:"d"`
+	Size   int64   `json:"z"`           // bytes
 	Seen   []int64 `json:"s,omitempty"` // days since 1970 on which builds saw it changed, oldest first
 }
 
@@ -41,11 +47,11 @@ type recordComponent struct {
 func (p *Plan) Record() *Previous {
 	r := &Previous{Tool: "flatroot", Now: p.Now}
 	for _, l := range p.Layers {
-		var cs []Recorded
+		out := RecordedLayer{Chance: l.Chance}
 		for _, c := range l.Components {
-			cs = append(cs, Recorded{Name: c.Name, Digest: shortDigest(c.Digest), Changes: p.seen[c.Name]})
+			out.Components = append(out.Components, Recorded{Name: c.Name, Digest: shortDigest(c.Digest), Size: c.Size, Changes: p.seen[c.Name]})
 		}
-		r.Layers = append(r.Layers, cs)
+		r.Layers = append(r.Layers, out)
 	}
 	return r
 }
@@ -54,13 +60,13 @@ func shortDigest(d string) string { return d[:min(len(d), digestLength)] }
 
 // Label is the text of PlanLabel.
 func (r *Previous) Label() (string, error) {
-	out := record{Version: recordVersion, Now: r.Now.Unix(), Layers: [][]recordComponent{}}
+	out := record{Version: recordVersion, Now: r.Now.Unix(), Layers: []recordLayer{}}
 	for _, l := range r.Layers {
-		var cs []recordComponent
-		for _, c := range l {
-			cs = append(cs, recordComponent{Name: c.Name, Digest: shortDigest(c.Digest), Seen: days(c.Changes)})
+		to := recordLayer{Chance: l.Chance, Components: []recordComponent{}}
+		for _, c := range l.Components {
+			to.Components = append(to.Components, recordComponent{c.Name, shortDigest(c.Digest), c.Size, days(c.Changes)})
 		}
-		out.Layers = append(out.Layers, cs)
+		out.Layers = append(out.Layers, to)
 	}
 	b, err := json.Marshal(out)
 	if err == nil && len(b) > recordMax {
@@ -105,18 +111,18 @@ func parseLabel(text string) (*Previous, error) {
 	}
 	p := &Previous{Tool: "flatroot", Now: time.Unix(in.Now, 0).UTC()}
 	for _, l := range in.Layers {
-		var cs []Recorded
-		for _, c := range l {
+		to := RecordedLayer{Chance: min(max(l.Chance, 0), 1_000_000)}
+		for _, c := range l.Components {
 			if len(c.Seen) > seenMax {
 				return nil, fmt.Errorf("component %q has %d changes, more than %d", c.Name, len(c.Seen), seenMax)
 			}
-			r := Recorded{Name: c.Name, Digest: c.Digest}
+			r := Recorded{Name: c.Name, Digest: c.Digest, Size: min(max(c.Size, 0), sizeMax)}
 			for _, d := range c.Seen {
 				r.Changes = append(r.Changes, time.Unix(d*secondsOfDay, 0).UTC())
 			}
-			cs = append(cs, r)
+			to.Components = append(to.Components, r)
 		}
-		p.Layers = append(p.Layers, cs)
+		p.Layers = append(p.Layers, to)
 	}
 	return p, p.check()
 }
@@ -135,7 +141,7 @@ func (r *Previous) check() error {
 	}
 	names := map[string]bool{}
 	for _, l := range r.Layers {
-		for _, c := range l {
+		for _, c := range l.Components {
 			switch {
 			case c.Name == "":
 				return errors.New("a component has no name")
