@@ -1,0 +1,96 @@
+package chunk
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+func (p probability) float() float64 { return float64(p) / float64(certain) }
+
+func near(a, b float64) bool { return math.Abs(a-b) < 1e-6 }
+
+func TestProbabilities(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 1))
+	for range 10_000 {
+		p, q := probability(r.Uint64N(uint64(certain)+1)), probability(r.Uint64N(uint64(certain))+1)
+		if got := p.times(q).float(); !near(got, p.float()*q.float()) {
+			t.Fatalf("%v * %v = %v", p.float(), q.float(), got)
+		}
+		if got := p.times(q).over(q); q > certain/64 && !near(got.float(), p.float()) {
+			t.Fatalf("%v * %v / %[2]v = %v", p.float(), q.float(), got.float())
+		}
+		size := r.Int64N(1 << 44)
+		if got, want := float64(expected(size, p))/(1<<costBits), float64(size)*p.float(); math.Abs(got-want) > 1e-9*want+1e-3 {
+			t.Fatalf("expected(%d, %v) = %v, want %v", size, p.float(), got, want)
+		}
+	}
+	if ratio(3, 4) != certain/4*3 || ratio(5, 5) != certain || ratio(7, 5) != certain || ratio(0, 5) != 0 {
+		t.Error("ratio")
+	}
+}
+
+func TestWeights(t *testing.T) {
+	w := decay()
+	sum := 0.0
+	for i := range w {
+		sum += w[i].float()
+		if i >= halfLife && !near(2*w[i].float(), w[i-halfLife].float()) {
+			t.Errorf("weight %d is %v, that of %d steps before %v", i, w[i].float(), halfLife, w[i-halfLife].float())
+		}
+	}
+	if !near(sum, 1) {
+		t.Errorf("the weights come to %v", sum)
+	}
+	m := newModel()
+	r := rand.New(rand.NewPCG(2, 2))
+	for range 1000 {
+		var h history
+		want := probability(0)
+		for i := range historySteps {
+			if r.IntN(3) == 0 {
+				h.set(i)
+				want += w[i]
+			}
+		}
+		if got := m.joint(h); got != want {
+			t.Fatalf("joint weight %d, want %d", got, want)
+		}
+	}
+}
+
+func TestHistories(t *testing.T) {
+	h := historyOf([]time.Time{now, now.Add(time.Hour), now.Add(-Step + 1), now.Add(-Step), now.Add(-127*Step - 1), now.Add(-128 * Step), {}}, now, Step)
+	var got []int
+	h.steps(func(step int) { got = append(got, step) })
+	if len(got) != 3 || got[0] != 0 || got[1] != 1 || got[2] != 127 {
+		t.Errorf("steps %v, want 0, 1 and 127", got)
+	}
+}
+
+// TestSearchKeepsCount: what a group costs without a member is what the others cost.
+func TestSearchKeepsCount(t *testing.T) {
+	m := newModel()
+	r := rand.New(rand.NewPCG(3, 3))
+	for range 200 {
+		var loads []load
+		for _, c := range random(r, 6) {
+			loads = append(loads, loadOf(c, now, Step))
+		}
+		s := &searching{m: m, loads: loads}
+		g, rest := new(searchedGroup), new(searchedGroup)
+		for i, l := range loads {
+			g.add(i, l)
+			if i > 0 {
+				rest.add(i, l)
+			}
+		}
+		s.settle(g)
+		s.settle(rest)
+		got := g.without(loads[0])
+		if got.past != rest.past || got.size != rest.size || !near(got.quiet.float(), rest.quiet.float()) {
+			t.Fatalf("%+v, want %+v", got, rest.load)
+		}
+	}
+}
