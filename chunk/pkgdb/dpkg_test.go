@@ -191,11 +191,3 @@ func TestDpkgErrors(t *testing.T) {
 	}
 	expectError(t, fstest.MapFS{"var/lib/dpkg/status.d/a": {Data: make([]byte, maxEntry+1)}}, "status.d/a: it has more than 1048576 bytes")
 }
-
-func TestTooManyPackages(t *testing.T) {
-	var b strings.Builder
-	for n := range maxPackages + 1 {
-		fmt.Fprintf(&b, "Package: p%d\nStatus: install ok installed\n\n", n)
-	}
-	expectError(t, fstest.MapFS{"var/lib/dpkg/status": {Data: []byte(b.String())}}, "more than 131072 packages")
-}

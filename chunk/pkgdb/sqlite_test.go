@@ -13,7 +13,7 @@ import (
 
 // What SQLite wrote with pages of all sizes is read whole: testdata/sqlite/make.py says what it is.
 func TestSQLitePages(t *testing.T) {
-	names, err := filepath.Glob("testdata/sqlite/*.zst")
+	names, err := filepath.Glob("testdata/sqlite/*-*[0-9].zst")
 	must(t, err)
 	if len(names) != 5 {
 		t.Fatalf("%d databases", len(names))
@@ -102,24 +102,31 @@ func TestSQLiteWithoutLog(t *testing.T) {
 	expectGolden(t, "mariner-without-log", dbs)
 }
 
-// A log of a big-endian machine has checksums of big-endian words.
-func TestSQLiteLogByteOrder(t *testing.T) {
-	tree := marinerTree(t)
-	log := slices.Clone(tree[marinerLog].Data)
-	sum := walSum{order: binary.BigEndian}
+// seal gives a log the checksums that belong to it, if it is long enough to have any.
+func seal(log []byte, pageSize int, order binary.ByteOrder) {
+	sum := walSum{order: order}
 	store := func(off int) {
 		binary.BigEndian.PutUint32(log[off:], sum.s0)
 		binary.BigEndian.PutUint32(log[off+4:], sum.s1)
 	}
-	log[3] |= 1
+	if len(log) < walHead {
+		return
+	}
 	sum.add(log[:24])
 	store(24)
-	const frame = 24 + 4096
-	for off := 32; off < len(log); off += frame {
+	for off := walHead; off+walFrameHead+pageSize <= len(log); off += walFrameHead + pageSize {
 		sum.add(log[off : off+8])
-		sum.add(log[off+24 : off+frame])
+		sum.add(log[off+walFrameHead:][:pageSize])
 		store(off + 16)
 	}
+}
+
+// A log of a big-endian machine has checksums of big-endian words.
+func TestSQLiteLogByteOrder(t *testing.T) {
+	tree := marinerTree(t)
+	log := slices.Clone(tree[marinerLog].Data)
+	log[3] |= 1
+	seal(log, 4096, binary.BigEndian)
 	want, err := Read(tree)
 	must(t, err)
 	tree[marinerLog] = &fstest.MapFile{Data: log}
@@ -169,10 +176,7 @@ func TestSQLiteErrors(t *testing.T) {
 	tree := marinerTree(t)
 	log := slices.Clone(tree[marinerLog].Data)
 	binary.BigEndian.PutUint32(log[8:], 512)
-	sum := walSum{order: binary.LittleEndian}
-	sum.add(log[:24])
-	binary.BigEndian.PutUint32(log[24:], sum.s0)
-	binary.BigEndian.PutUint32(log[28:], sum.s1)
+	seal(log, 512, binary.LittleEndian)
 	tree[marinerLog] = &fstest.MapFile{Data: log}
 	expectError(t, tree, "its write-ahead log: pages of 512 bytes, where the database has 4096")
 }

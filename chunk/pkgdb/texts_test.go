@@ -89,6 +89,16 @@ func TestApkErrors(t *testing.T) {
 	}
 }
 
+func TestTooManyPackages(t *testing.T) {
+	stanzas := strings.Repeat("P:a\n\n", maxPackages)
+	dbs, err := Read(files(t, "-- lib/apk/db/installed --\n"+stanzas))
+	must(t, err)
+	if n := len(dbs[0].Packages); n != maxPackages {
+		t.Errorf("%d packages", n)
+	}
+	expectError(t, files(t, "-- lib/apk/db/installed --\n"+stanzas+"P:a\n"), "more than 131072 packages")
+}
+
 // longFiles is a stanza with many files in a directory with a long name.
 func longFiles(n int) string {
 	return "P:a\nF:" + strings.Repeat("d/", 1000) + "\n" + strings.Repeat("R:x\n", n)

@@ -1,6 +1,10 @@
 #!/usr/bin/python3
-"""make.py DIR: databases of rpm with pages of several sizes, written by SQLite, with rows of 40 to 100,000 bytes."""
+"""make.py DIR: databases of rpm with pages of several sizes, written by SQLite, with rows of 40 to 100,000 bytes.
+
+One is small, and has a write-ahead log.
+"""
 import os
+import shutil
 import sqlite3
 import struct
 import sys
@@ -44,3 +48,20 @@ def make(path, size, reserved):
 
 for size, reserved in [(512, 0), (1024, 0), (4096, 0), (4096, 32), (65536, 0)]:
     make(os.path.join(sys.argv[1], f"{size}-{reserved}"), size, reserved)
+
+
+def small(path):
+    work = path + ".work"
+    db = sqlite3.connect(work, isolation_level=None)
+    db.execute("PRAGMA page_size = 512")
+    db.execute("PRAGMA journal_mode = wal")
+    db.execute("CREATE TABLE 'Packages' (hnum INTEGER PRIMARY KEY AUTOINCREMENT,blob BLOB NOT NULL)")
+    for n in range(1, 9):
+        db.execute("INSERT INTO Packages VALUES (?, ?)", (n, header(n)))
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.execute("INSERT INTO Packages VALUES (?, ?)", (9, header(9)))
+    shutil.copyfile(work, path)
+    shutil.copyfile(work + "-wal", path + "-wal")
+
+
+small(os.path.join(sys.argv[1], "small"))
