@@ -30,7 +30,7 @@ func readApk(t *tree, dir string) (*Database, error) {
 	}
 	d, err := parseApk(text, t.pathsOf(len(text)))
 	if err != nil {
-		return nil, fmt.Errorf("%s, %w", name, err)
+		return nil, inFile(name, err)
 	}
 	d.Files, err = t.absolute(dir)
 	return d, err

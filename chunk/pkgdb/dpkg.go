@@ -23,7 +23,7 @@ type dpkg struct {
 	dir      string
 	info     map[string][]string // names of the files in info, by what is before their last dot
 	diverted map[string]diversion
-	seen     map[string]bool // names and architectures
+	seen     map[string]bool // names and architectures of status
 }
 
 // diversion says where a path of all packages but one is.
@@ -80,7 +80,7 @@ func (d *dpkg) readStatus() (bool, error) {
 	if err := d.readDiversions(); err != nil {
 		return false, err
 	}
-	if d.info, err = d.groups(path.Join(d.dir, "info"), true); err != nil {
+	if d.info, err = d.groups(path.Join(d.dir, "info"), func(string) bool { return true }); err != nil {
 		return false, err
 	}
 	err = parseControl(text, func(c control) error {
@@ -89,10 +89,7 @@ func (d *dpkg) readStatus() (bool, error) {
 		}
 		return d.addInstalled(c)
 	})
-	if err != nil {
-		err = fmt.Errorf("%s, %w", name, err)
-	}
-	return true, err
+	return true, inFile(name, err)
 }
 
 // present tells whether the files of a package are in the tree, by its status: wanted state, flag, state. Of what is
@@ -109,8 +106,8 @@ func present(status string) bool {
 	return false
 }
 
-// groups lists the files of a directory by the package that they are about. With dots, all end in a suffix that isn't the name's.
-func (d *dpkg) groups(dir string, dots bool) (map[string][]string, error) {
+// groups lists the files of a directory by the package that they are about, which is what is before a suffix.
+func (d *dpkg) groups(dir string, isSuffix func(string) bool) (map[string][]string, error) {
 	names, err := d.names(dir)
 	if err != nil {
 		return nil, err
@@ -118,7 +115,7 @@ func (d *dpkg) groups(dir string, dots bool) (map[string][]string, error) {
 	groups := map[string][]string{}
 	for _, n := range names {
 		base := n
-		if dot := strings.LastIndexByte(n, '.'); dot > 0 && (dots || infoSuffix(n[dot+1:])) {
+		if dot := strings.LastIndexByte(n, '.'); dot > 0 && isSuffix(n[dot+1:]) {
 			base = n[:dot]
 		}
 		groups[base] = append(groups[base], n)
@@ -141,8 +138,12 @@ func (d *dpkg) addInstalled(c control) error {
 	if err != nil {
 		return err
 	}
-	base := c.name
-	if qualified := c.name + ":" + c.arch; len(d.info[qualified]) > 0 {
+	base, qualified := c.name, c.name+":"+c.arch
+	if d.seen[qualified] {
+		return fmt.Errorf("package %s is there twice", qualified)
+	}
+	d.seen[qualified] = true
+	if len(d.info[qualified]) > 0 {
 		base = qualified
 	}
 	about := d.info[base]
@@ -157,11 +158,6 @@ func (d *dpkg) addInstalled(c control) error {
 func (d *dpkg) newPackage(c control) (*Package, error) {
 	if !plain(c.name) || c.arch != "" && !plain(c.arch) {
 		return nil, fmt.Errorf("%.300q of architecture %.300q can't be the name of a package", c.name, c.arch)
-	}
-	if key := c.name + ":" + c.arch; d.seen[key] {
-		return nil, fmt.Errorf("package %s is there twice", key)
-	} else {
-		d.seen[key] = true
 	}
 	source, _, _ := strings.Cut(c.source, " ")
 	changes, err := d.debianChanges(c.name, c.arch)
@@ -209,10 +205,7 @@ func (d *dpkg) addListed(p *Package, name, suffix string) error {
 		p.Paths = append(p.Paths, clean)
 		return err
 	})
-	if err != nil {
-		return fmt.Errorf("%s, %w", name, err)
-	}
-	return nil
+	return inFile(name, err)
 }
 
 // md5Digits is how many hexadecimal digits begin a line of .md5sums. Two spaces and a path follow.
@@ -244,10 +237,7 @@ func (d *dpkg) readDiversions() error {
 		return err
 	}
 	d.diverted, err = parseDiversions(text, d.pathsOf(len(text)))
-	if err != nil {
-		return fmt.Errorf("%s, %w", name, err)
-	}
-	return nil
+	return inFile(name, err)
 }
 
 func parseDiversions(text []byte, p *paths) (map[string]diversion, error) {
@@ -283,7 +273,7 @@ func parseDiversions(text []byte, p *paths) (map[string]diversion, error) {
 // readStatusDir reads what distroless images have. It tells whether there is anything.
 func (d *dpkg) readStatusDir() (bool, error) {
 	dir := path.Join(d.dir, "status.d")
-	groups, err := d.groups(dir, false)
+	groups, err := d.groups(dir, infoSuffix)
 	if err != nil {
 		return false, err
 	}
@@ -323,10 +313,7 @@ func (d *dpkg) readStanza(dir, base string, about []string) error {
 		about = nil // what is beside it is of one package
 		return d.add(*p)
 	})
-	if err != nil {
-		return fmt.Errorf("%s, %w", name, err)
-	}
-	return nil
+	return inFile(name, err)
 }
 
 // ownFiles adds the files of the database that are about no package that is there.

@@ -169,8 +169,8 @@ func TestDpkgErrors(t *testing.T) {
 	a := status + stanza("a", "installed")
 	long := strings.Repeat("x", 300)
 	for _, c := range []struct{ tree, want string }{
-		{status + "Package: a\nnonsense\n", "var/lib/dpkg/status, line 2: no field"},
-		{status + " text\n", "var/lib/dpkg/status, line 1: it goes on with a field where none begins"},
+		{status + "Package: a\nnonsense\n", "var/lib/dpkg/status: line 2: no field"},
+		{status + " text\n", "var/lib/dpkg/status: line 1: it goes on with a field where none begins"},
 		{status + "Version: 1\n\n", "line 2: the stanza from line 1 on has no field Package"},
 		{status + "Package: a\nVersion: 1\nversion: 2\n", "line 3: field version is there twice"},
 		{a + stanza("a", "installed"), "package a:all is there twice"},
@@ -179,13 +179,13 @@ func TestDpkgErrors(t *testing.T) {
 		{status + stanza("a b", "installed"), "can't be the name"},
 		{status + stanza("\xff", "installed"), "can't be the name"},
 		{status + stanza(long, "installed"), "can't be the name"},
-		{a + "-- var/lib/dpkg/info/a.list --\n/a\n\n/b\n", "var/lib/dpkg/info/a.list, line 2: an empty path"},
-		{a + "-- var/lib/dpkg/info/a.list --\n/\x00\n", "var/lib/dpkg/info/a.list, line 1: a path of 2 bytes"},
-		{a + "-- var/lib/dpkg/diversions --\n/a\n/b\n", "var/lib/dpkg/diversions, line 2: the diversion that ends here"},
-		{a + "-- var/lib/dpkg/diversions --\n/a\n/b\n\n", "var/lib/dpkg/diversions, line 3: no package"},
-		{a + "-- var/lib/dpkg/diversions --\n/a\x00\n", "var/lib/dpkg/diversions, line 1: a path"},
-		{"-- var/lib/dpkg/status.d/a --\nPackage: a\n-- var/lib/dpkg/status.d/a.md5sums --\n0123 a\n", "status.d/a.md5sums, line 1: no digest"},
-		{"-- var/lib/dpkg/status.d/a --\nPackage a\n", "status.d/a, line 1: no field"},
+		{a + "-- var/lib/dpkg/info/a.list --\n/a\n\n/b\n", "var/lib/dpkg/info/a.list: line 2: an empty path"},
+		{a + "-- var/lib/dpkg/info/a.list --\n/\x00\n", "var/lib/dpkg/info/a.list: line 1: a path of 2 bytes"},
+		{a + "-- var/lib/dpkg/diversions --\n/a\n/b\n", "var/lib/dpkg/diversions: line 2: the diversion that ends here"},
+		{a + "-- var/lib/dpkg/diversions --\n/a\n/b\n\n", "var/lib/dpkg/diversions: line 3: no package"},
+		{a + "-- var/lib/dpkg/diversions --\n/a\x00\n", "var/lib/dpkg/diversions: line 1: a path"},
+		{"-- var/lib/dpkg/status.d/a --\nPackage: a\n-- var/lib/dpkg/status.d/a.md5sums --\n0123 a\n", "status.d/a.md5sums: line 1: no digest"},
+		{"-- var/lib/dpkg/status.d/a --\nPackage a\n", "status.d/a: line 1: no field"},
 	} {
 		expectError(t, files(t, c.tree), c.want)
 	}

@@ -57,6 +57,14 @@ type file struct {
 	close func() error
 }
 
+// inFile adds the name of a file to an error that is about what it has.
+func inFile(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
 // openFile opens a file, which the caller closes. It is nil if there is none.
 func (t *tree) openFile(name string) (*file, error) {
 	in, size, err := t.open(name)
@@ -68,10 +76,7 @@ func (t *tree) openFile(name string) (*file, error) {
 	}
 	defer in.Close()
 	b, err := readBounded(in, maxInMemory)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return &file{bytes.NewReader(b), int64(len(b)), func() error { return nil }}, nil
+	return &file{bytes.NewReader(b), int64(len(b)), func() error { return nil }}, inFile(name, err)
 }
 
 // open opens a regular file. It is nil if there is none.
@@ -81,7 +86,7 @@ func (t *tree) open(name string) (fs.File, int64, error) {
 		return nil, 0, nil
 	}
 	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s: %w", name, errNotRegular)
+		err = inFile(name, errNotRegular)
 	}
 	if err != nil {
 		return nil, 0, err
@@ -100,10 +105,8 @@ func (t *tree) readText(name string, limit int64) (text []byte, ok bool, err err
 		return nil, false, err
 	}
 	defer in.Close()
-	if text, err = readBounded(in, limit); err != nil {
-		return nil, false, fmt.Errorf("%s: %w", name, err)
-	}
-	return text, true, nil
+	text, err = readBounded(in, limit)
+	return text, err == nil, inFile(name, err)
 }
 
 // readBounded reads to the end. It takes memory for what is there, whatever size the file was said to have.

@@ -2,7 +2,6 @@ package pkgdb
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"path"
 )
@@ -55,7 +54,7 @@ func readPacmanEntry(t *tree, dir string) (*Package, error) {
 			return nil, err
 		}
 		if err := part.parse(p, text, t.pathsOf(len(text))); err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+			return nil, inFile(name, err)
 		}
 	}
 	about, err := t.absolute(dir)

@@ -23,7 +23,7 @@ func readRpm(t *tree, dir string) (*Database, error) {
 		name := path.Join(dir, format.name)
 		d, err := readRpmFile(t, name, format.read)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+			return nil, inFile(name, err)
 		}
 		if d != nil {
 			d.Files, err = t.absolute(dir)

@@ -88,14 +88,14 @@ func readTable(f, logFile *file, yield func(header []byte) error) error {
 		return err
 	}
 	return db.walk(root, 0, func(row []byte) error {
-		kind, header, err := column(row, 1)
+		pair, err := columns(row, 2) // number, header
 		if err != nil {
 			return err
 		}
-		if kind < serialBlob || kind%2 != 0 {
+		if kind := pair[1].kind; kind < serialBlob || kind%2 != 0 {
 			return fmt.Errorf("its header is no BLOB but of type %d", kind)
 		}
-		return yield(header)
+		return yield(pair[1].bytes)
 	})
 }
 
@@ -138,17 +138,9 @@ func (db *sqlite) page(b []byte, n uint32) error {
 // findTable is the root of the table with the headers. It is 0 if there is none, as in a database that was only just made.
 func (db *sqlite) findTable() (root uint32, err error) {
 	err = db.walk(1, 0, func(row []byte) error {
-		var kind, name, number []byte
-		for i, to := range []*[]byte{&kind, &name, nil, &number} {
-			if to == nil {
-				continue
-			}
-			if _, *to, err = column(row, i); err != nil {
-				return err
-			}
-		}
-		if string(kind) == "table" && string(name) == sqliteTable {
-			root, err = rootNumber(number)
+		table, err := columns(row, 4) // type, name, name of the table, root
+		if err == nil && string(table[0].bytes) == "table" && string(table[1].bytes) == sqliteTable {
+			root, err = rootNumber(table[3].bytes)
 		}
 		return err
 	})
@@ -312,26 +304,32 @@ func serialSize(kind uint64) uint64 {
 	return uint64([serialBlob]uint8{0, 1, 2, 3, 4, 6, 8, 8, 0, 0, 0, 0}[kind])
 }
 
-// column is the i-th value of a row: types come first, and then the values.
-func column(row []byte, i int) (kind uint64, value []byte, err error) {
+// value is one of a row.
+type value struct {
+	kind  uint64
+	bytes []byte
+}
+
+// columns are the first n values of a row: types come first, and then the values.
+func columns(row []byte, n int) ([]value, error) {
 	size, types, ok := varint(row)
 	if !ok || size > uint64(len(row)) || size < uint64(len(row)-len(types)) {
-		return 0, nil, errors.New("its list of types is longer than the row")
+		return nil, errors.New("its list of types is longer than the row")
 	}
-	types, values := row[len(row)-len(types):size], row[size:]
-	for ; ; i-- {
-		if kind, types, ok = varint(types); !ok || kind == serialReserved || kind == serialReserved+1 {
-			return 0, nil, errors.New("it has too few values, or one of an unknown type")
+	types, rest := row[len(row)-len(types):size], row[size:]
+	values := make([]value, n)
+	for i := range values {
+		v := &values[i]
+		if v.kind, types, ok = varint(types); !ok || v.kind == serialReserved || v.kind == serialReserved+1 {
+			return nil, errors.New("it has too few values, or one of an unknown type")
 		}
-		size := serialSize(kind)
-		if size > uint64(len(values)) {
-			return 0, nil, fmt.Errorf("a value of %d bytes, of which there are %d", size, len(values))
+		size := serialSize(v.kind)
+		if size > uint64(len(rest)) {
+			return nil, fmt.Errorf("a value of %d bytes, of which there are %d", size, len(rest))
 		}
-		if i == 0 {
-			return kind, values[:size], nil
-		}
-		values = values[size:]
+		v.bytes, rest = rest[:size], rest[size:]
 	}
+	return values, nil
 }
 
 // varint cuts off a number of one to nine bytes: seven bits each, but eight of the ninth.

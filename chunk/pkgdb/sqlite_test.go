@@ -215,24 +215,18 @@ func TestVarint(t *testing.T) {
 	}
 }
 
-func TestColumn(t *testing.T) {
+func TestColumns(t *testing.T) {
 	const row = "\x06\x00\x01\x12\x0f\x08" + "\x07" + "abc" + "x"
-	for _, c := range []struct {
-		row  string
-		i    int
-		kind uint64
-		want string
-	}{
-		{row, 0, 0, ""}, {row, 1, 1, "\x07"}, {row, 2, 0x12, "abc"}, {row, 3, 0x0f, "x"}, {row, 4, 8, ""},
-	} {
-		kind, value, err := column([]byte(c.row), c.i)
-		if err != nil || kind != c.kind || string(value) != c.want {
-			t.Errorf("%d: got %d, %q, %v", c.i, kind, value, err)
+	values, err := columns([]byte(row), 5)
+	must(t, err)
+	for i, want := range []value{{0, nil}, {1, []byte("\x07")}, {0x12, []byte("abc")}, {0x0f, []byte("x")}, {8, nil}} {
+		if got := values[i]; got.kind != want.kind || string(got.bytes) != string(want.bytes) {
+			t.Errorf("%d: got %+v, want %+v", i, got, want)
 		}
 	}
 	for _, bad := range []string{"", "\x00", "\x80", "\x09\x01", "\x02\x0a", "\x02\x0b", "\x02\x80", "\x02\x06\x01", "\x03\x8d\x01", row[:len(row)-1]} {
-		if kind, value, err := column([]byte(bad), 3); err == nil {
-			t.Errorf("%q: got %d, %q", bad, kind, value)
+		if values, err := columns([]byte(bad), 4); err == nil {
+			t.Errorf("%q: got %+v", bad, values)
 		}
 	}
 }

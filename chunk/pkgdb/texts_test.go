@@ -74,7 +74,7 @@ musl-utils|1||musl
 
 func TestApkErrors(t *testing.T) {
 	for text, want := range map[string]string{
-		"P:a\nnonsense\n":         "lib/apk/db/installed, line 2: no letter, colon and value",
+		"P:a\nnonsense\n":         "lib/apk/db/installed: line 2: no letter, colon and value",
 		"P:a\nPP:x\n":             "line 2: no letter",
 		"V:1\n\nP:a\n":            "line 2: a package without a name",
 		"V:1\n":                   "the last stanza: a package without a name",
