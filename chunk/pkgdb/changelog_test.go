@@ -19,17 +19,18 @@ func TestParseChangelog(t *testing.T) {
 	const some = "N (x) <n@example.com>  "
 	for _, c := range []struct{ name, text, want string }{
 		{"one", entryText("unstable", some+"Mon, 02 Jan 2006 15:04:05 -0700"), "2006-01-02T22:04:05Z"},
-		{"several", entryText("bookworm-security", some+"Mon, 02 Jan 2006 15:04:05 +0000") + entryText("stable unstable", some+"Sun, 01 Jan 2006 15:04:05 +0000"),
-			"2006-01-02T15:04:05Z 2006-01-01T15:04:05Z"},
+		{"several", entryText("bookworm-security", some+"Mon, 02 Jan 2006 15:04:05 +0000") +
+			entryText("stable unstable", some+"Sun, 01 Jan 2006 15:04:05 +0000"), "2006-01-02T15:04:05Z 2006-01-01T15:04:05Z"},
 		{"not uploaded", entryText("UNRELEASED", some+"Mon, 02 Jan 2006 15:04:05 -0700"), ""},
-		{"old forms", entryText("frozen", some+"Thu,  1 Jan 1998 1:02:03 +0100 (CET)") + entryText("x", "nobody <x>  2 Jan 1998 01:02:03 +0000"),
-			"1998-01-01T00:02:03Z 1998-01-02T01:02:03Z"},
+		{"old forms", entryText("frozen", some+"Thu,  1 Jan 1998 1:02:03 +0100 (CET)") +
+			entryText("x", "nobody <x>  2 Jan 1998 01:02:03 +0000"), "1998-01-01T00:02:03Z 1998-01-02T01:02:03Z"},
 		{"wrong day of the week", entryText("unstable", some+"Fri, 02 Jan 2006 15:04:05 +0000"), "2006-01-02T15:04:05Z"},
 		{"no date", entryText("unstable", some) + entryText("unstable", some+"Mon, 31 Feb 2006 15:04:05 +0000"), ""},
 		{"no title", " -- " + some + "Mon, 02 Jan 2006 15:04:05 +0000\n", ""},
 		{"of upstream", "2006-01-02  N  <n@example.com>\n\n\t* x.c (f): Text; more.\n\n -- \n", ""},
 		{"no end", strings.TrimSpace(entryText("unstable", some+"Mon, 02 Jan 2006 15:04:05 +0000")), "2006-01-02T15:04:05Z"},
-		{"long lines", strings.Repeat("x", 3*maxChangelogLine) + "\n" + entryText("unstable", some+"Mon, 02 Jan 2006 15:04:05 +0000"), "2006-01-02T15:04:05Z"},
+		{"long lines", strings.Repeat("x", 3*maxChangelogLine) + "\n" +
+			entryText("unstable", some+"Mon, 02 Jan 2006 15:04:05 +0000"), "2006-01-02T15:04:05Z"},
 	} {
 		var got []string
 		for _, d := range parseChangelog(strings.NewReader(c.text)) {

@@ -126,7 +126,8 @@ func (d *dpkg) groups(dir string, isSuffix func(string) bool) (map[string][]stri
 // infoSuffix tells whether a file in status.d is about a package, but not its stanza. Names of packages may have dots.
 func infoSuffix(s string) bool {
 	switch s {
-	case "list", "md5sums", "conffiles", "preinst", "postinst", "prerm", "postrm", "config", "templates", "triggers", "symbols", "shlibs":
+	case "list", "md5sums", "conffiles", "preinst", "postinst", "prerm", "postrm", "config", "templates", "triggers", "symbols",
+		"shlibs":
 		return true
 	}
 	return false

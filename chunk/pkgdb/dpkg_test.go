@@ -10,7 +10,8 @@ import (
 
 // stanza is one of status, with a state.
 func stanza(name, state string) string {
-	return fmt.Sprintf("Package: %s\nStatus: install ok %s\nVersion: 1\nArchitecture: all\nDescription: text\n more: text\n\n", name, state)
+	return fmt.Sprintf("Package: %s\nStatus: install ok %s\nVersion: 1\nArchitecture: all\nDescription: text\n more: text\n\n",
+		name, state)
 }
 
 func TestDpkgStates(t *testing.T) {
@@ -184,10 +185,12 @@ func TestDpkgErrors(t *testing.T) {
 		{a + "-- var/lib/dpkg/diversions --\n/a\n/b\n", "var/lib/dpkg/diversions: line 2: the diversion that ends here"},
 		{a + "-- var/lib/dpkg/diversions --\n/a\n/b\n\n", "var/lib/dpkg/diversions: line 3: no package"},
 		{a + "-- var/lib/dpkg/diversions --\n/a\x00\n", "var/lib/dpkg/diversions: line 1: a path"},
-		{"-- var/lib/dpkg/status.d/a --\nPackage: a\n-- var/lib/dpkg/status.d/a.md5sums --\n0123 a\n", "status.d/a.md5sums: line 1: no digest"},
+		{"-- var/lib/dpkg/status.d/a --\nPackage: a\n-- var/lib/dpkg/status.d/a.md5sums --\n0123 a\n",
+			"status.d/a.md5sums: line 1: no digest"},
 		{"-- var/lib/dpkg/status.d/a --\nPackage a\n", "status.d/a: line 1: no field"},
 	} {
 		expectError(t, files(t, c.tree), c.want)
 	}
-	expectError(t, fstest.MapFS{"var/lib/dpkg/status.d/a": {Data: make([]byte, maxEntry+1)}}, "status.d/a: it has more than 1048576 bytes")
+	expectError(t, fstest.MapFS{"var/lib/dpkg/status.d/a": {Data: make([]byte, maxEntry+1)}},
+		"status.d/a: it has more than 1048576 bytes")
 }

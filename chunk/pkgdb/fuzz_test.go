@@ -47,7 +47,8 @@ func checkPackage(t *testing.T, p Package) (owned int) {
 	}
 	for i, name := range p.Paths {
 		owned += len(name)
-		if path.Clean(name) != name || name[0] != '/' || strings.Contains(name, "\x00") || i > 0 && name <= p.Paths[i-1] || len(name) > maxPath+1 {
+		if path.Clean(name) != name || name[0] != '/' || len(name) > maxPath+1 || strings.Contains(name, "\x00") ||
+			i > 0 && name <= p.Paths[i-1] {
 			t.Errorf("%s: path %q", p.Name, name)
 		}
 	}
@@ -64,8 +65,10 @@ func texts(pairs ...string) fstest.MapFS {
 
 // FuzzDpkg reads databases with two packages, a and b, and one in status.d.
 func FuzzDpkg(f *testing.F) {
-	f.Add(stanza("a", "installed")+stanza("b", "unpacked"), "/.\n/bin/sh\n", "/bin/sh\n/bin/sh.distrib\na\n", "Package: c\n", "0123456789abcdef0123456789abcdef  x/y\n", "text")
-	f.Add("Package: b\nStatus: install ok installed\nMulti-Arch: same\nArchitecture: amd64\nSource: x (1)\n\nP", "", "/a\n/b\n:\n", "\n\nPackage: d\n\n", "", entryText("unstable", "N <x>  Mon, 02 Jan 2006 15:04:05 -0700"))
+	f.Add(stanza("a", "installed")+stanza("b", "unpacked"), "/.\n/bin/sh\n", "/bin/sh\n/bin/sh.distrib\na\n", "Package: c\n",
+		"0123456789abcdef0123456789abcdef  x/y\n", "text")
+	f.Add("Package: b\nStatus: install ok installed\nMulti-Arch: same\nArchitecture: amd64\nSource: x (1)\n\nP", "",
+		"/a\n/b\n:\n", "\n\nPackage: d\n\n", "", entryText("unstable", "N <x>  Mon, 02 Jan 2006 15:04:05 -0700"))
 	f.Fuzz(func(t *testing.T, status, list, diversions, stanza, sums, changelog string) {
 		const dir = "var/lib/dpkg/"
 		fuzzTree(t, texts(dir+"status", status, dir+"info/a.list", list, dir+"info/b:amd64.list", list, dir+"diversions", diversions,
@@ -90,8 +93,9 @@ func FuzzPacman(f *testing.F) {
 
 // FuzzRpmHeader reads what is known of a package.
 func FuzzRpmHeader(f *testing.F) {
-	f.Add(headerOf(tag{tagName, "a"}, tag{tagVersion, "1"}, tag{tagRelease, "2"}, tag{tagEpoch, []uint32{3}}, tag{tagSourceRPM, "a-1-2.src.rpm"},
-		tag{tagChangelogTime, []uint32{1, 2}}, tag{tagDirIndexes, []uint32{0, 1}}, tag{tagBaseNames, []string{"x", "y"}}, tag{tagDirNames, []string{"/", "/z/"}}))
+	f.Add(headerOf(tag{tagName, "a"}, tag{tagVersion, "1"}, tag{tagRelease, "2"}, tag{tagEpoch, []uint32{3}},
+		tag{tagSourceRPM, "a-1-2.src.rpm"}, tag{tagChangelogTime, []uint32{1, 2}}, tag{tagDirIndexes, []uint32{0, 1}},
+		tag{tagBaseNames, []string{"x", "y"}}, tag{tagDirNames, []string{"/", "/z/"}}))
 	f.Add(headerOf(tag{tagName, "a"}, tag{tagOldFileNames, []string{"/a", "/b"}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, err := parseHeader(newTree(fstest.MapFS{}), b)

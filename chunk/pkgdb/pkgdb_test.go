@@ -208,7 +208,7 @@ func TestPathBounds(t *testing.T) {
 	t.Error("more than one byte accounts for")
 }
 
-// A file system may lack ReadAt, and say a wrong size.
+// plainFS is a file system whose files have no ReadAt.
 type plainFS struct{ fs.FS }
 
 type plainFile struct{ fs.File }
@@ -218,8 +218,7 @@ func (p plainFS) Open(name string) (fs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if d, ok := f.(fs.ReadDirFile); ok {
-		return d, nil
-	}
 	return plainFile{f}, nil
 }
+
+func (p plainFile) ReadDir(n int) ([]fs.DirEntry, error) { return p.File.(fs.ReadDirFile).ReadDir(n) }

@@ -1,9 +1,9 @@
 package pkgdb
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
-	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -42,15 +42,11 @@ func TestSQLitePages(t *testing.T) {
 
 const mariner, marinerLog = "var/lib/rpm/rpmdb.sqlite", "var/lib/rpm/rpmdb.sqlite-wal"
 
-func marinerTree(t testing.TB) fstest.MapFS {
-	t.Helper()
-	return maps.Clone(rpmSamples(t)["mariner"].(fstest.MapFS))
-}
-
 // A log counts as far as it is whole, and as transactions in it ended. Its pages have 4096 bytes, and 24 before each.
 func TestSQLiteLog(t *testing.T) {
 	const frame = 24 + 4096
-	log := marinerTree(t)[marinerLog].Data
+	tree := rpmSample(t, "mariner")
+	log := tree[marinerLog].Data
 	ends := []int{} // of transactions
 	for off := 32; off+frame <= len(log); off += frame {
 		if binary.BigEndian.Uint32(log[off+4:]) != 0 {
@@ -83,7 +79,6 @@ func TestSQLiteLog(t *testing.T) {
 		{"another checksum", flip(28), 21},
 		{"a number of a page damaged", flip(32 + 3), 21},
 	} {
-		tree := marinerTree(t)
 		tree[marinerLog] = &fstest.MapFile{Data: c.log}
 		dbs, err := Read(tree)
 		must(t, err)
@@ -95,7 +90,7 @@ func TestSQLiteLog(t *testing.T) {
 
 // Without its log the database is another, the one that rpm finds then.
 func TestSQLiteWithoutLog(t *testing.T) {
-	tree := marinerTree(t)
+	tree := rpmSample(t, "mariner")
 	tree[marinerLog] = &fstest.MapFile{}
 	dbs, err := Read(tree)
 	must(t, err)
@@ -123,7 +118,7 @@ func seal(log []byte, pageSize int, order binary.ByteOrder) {
 
 // A log of a big-endian machine has checksums of big-endian words.
 func TestSQLiteLogByteOrder(t *testing.T) {
-	tree := marinerTree(t)
+	tree := rpmSample(t, "mariner")
 	log := slices.Clone(tree[marinerLog].Data)
 	log[3] |= 1
 	seal(log, 4096, binary.BigEndian)
@@ -173,7 +168,7 @@ func TestSQLiteErrors(t *testing.T) {
 	expectError(t, rpmTree("rpmdb.sqlite", good[:50]), "100 bytes at 0 are behind the end at 50")
 	expectError(t, rpmTree("rpmdb.sqlite", good[:len(good)/2]), "behind the end")
 
-	tree := marinerTree(t)
+	tree := rpmSample(t, "mariner")
 	log := slices.Clone(tree[marinerLog].Data)
 	binary.BigEndian.PutUint32(log[8:], 512)
 	seal(log, 512, binary.LittleEndian)
@@ -181,8 +176,35 @@ func TestSQLiteErrors(t *testing.T) {
 	expectError(t, tree, "its write-ahead log: pages of 512 bytes, where the database has 4096")
 }
 
+func TestSQLiteRowErrors(t *testing.T) {
+	page := make([]byte, 512)
+	page[3] = 1 // each goes on with page 1, itself
+	for _, c := range []struct{ cell, want string }{
+		{"", "a length of 0"},
+		{"\x80", "a length of 0"},
+		{"\x05", "a length of 5"},
+		{"\x81\x80\x80\x80\x01\x01", "a length of 268435457"},
+		{"\x81\x80\x80\x00\x01", "a header of 2097152 bytes: with it they have more in all than the file"},
+		{"\x05\x01abcd", "5 of 5 bytes are behind the end of the page"},
+		{"\x90\x00\x01abcd", "of 2048 bytes are behind the end of the page"},
+		{"\x90\x00\x01" + strings.Repeat("x", 500) + "\x00", "page 2021161080: 512 bytes at"},
+		{"\x90\x00\x01xxx" + strings.Repeat("\x00\x00\x00\x01", 125), "page 1 goes on behind the end"},
+	} {
+		db := &sqlite{main: &file{ReaderAt: bytes.NewReader(page), size: 512}, pageSize: 512, usable: 512, left: 4000, overflow: page}
+		if row, err := db.row([]byte(c.cell)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%.20q: got %d bytes, %v, want %s", c.cell, len(row), err, c.want)
+		}
+	}
+	small := expand(t, "../sqlite/small.zst")
+	small[bytes.Index(small, headerOf(tag{}, tag{}, tag{})[:4])-1] |= 1 // the type of one of its headers
+	expectError(t, rpmTree("rpmdb.sqlite", small), "its header is no BLOB but of type")
+	if n, err := rootNumber(nil); err == nil {
+		t.Errorf("root %d", n)
+	}
+}
+
 func TestSQLiteJournal(t *testing.T) {
-	tree := marinerTree(t)
+	tree := rpmSample(t, "mariner")
 	want, err := Read(tree)
 	must(t, err)
 	for _, empty := range []string{"", "\xd9\xd5", strings.Repeat("\x00", 512)} {
@@ -224,7 +246,8 @@ func TestColumns(t *testing.T) {
 			t.Errorf("%d: got %+v, want %+v", i, got, want)
 		}
 	}
-	for _, bad := range []string{"", "\x00", "\x80", "\x09\x01", "\x02\x0a", "\x02\x0b", "\x02\x80", "\x02\x06\x01", "\x03\x8d\x01", row[:len(row)-1]} {
+	for _, bad := range []string{"", "\x00", "\x80", "\x09\x01", "\x02\x0a", "\x02\x0b", "\x02\x80", "\x02\x06\x01", "\x03\x8d\x01",
+		row[:len(row)-1]} {
 		if values, err := columns([]byte(bad), 4); err == nil {
 			t.Errorf("%q: got %+v", bad, values)
 		}

@@ -146,5 +146,6 @@ func TestPacmanErrors(t *testing.T) {
 	} {
 		expectError(t, files(t, tree), want)
 	}
-	expectError(t, fstest.MapFS{"var/lib/pacman/local/a/desc": {Data: make([]byte, maxEntry+1)}}, "a/desc: it has more than 1048576 bytes")
+	expectError(t, fstest.MapFS{"var/lib/pacman/local/a/desc": {Data: make([]byte, maxEntry+1)}},
+		"a/desc: it has more than 1048576 bytes")
 }
