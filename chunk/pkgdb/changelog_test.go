@@ -2,7 +2,6 @@ package pkgdb
 
 import (
 	"bytes"
-	"io"
 	"io/fs"
 	"strings"
 	"testing"
@@ -108,12 +107,8 @@ func FuzzChangelog(f *testing.F) {
 	f.Add(changed("02"))
 	f.Add([]byte("a (1) x; y\n -- >\n -- > 1 2 3 4 5 6\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		in := bytes.NewReader(text)
-		if dates := parseChangelog(in); len(dates) > maxChanges || len(dates)*20 > len(text) {
+		if dates := parseChangelog(bytes.NewReader(text)); len(dates) > maxChanges || len(dates)*20 > len(text) {
 			t.Errorf("%d dates in %d bytes", len(dates), len(text))
-		}
-		if _, err := io.Copy(io.Discard, in); err != nil {
-			t.Error(err)
 		}
 	})
 }

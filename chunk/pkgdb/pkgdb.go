@@ -65,7 +65,8 @@ func Read(root fs.FS) ([]Database, error) {
 	}{
 		{"var/lib/dpkg", readDpkg},
 		{"usr/lib/sysimage/rpm", readRpm},
-		{"usr/share/rpm", readRpm}, // of ostree
+		{"usr/share/rpm", readRpm},                       // of ostree
+		{"usr/lib/sysimage/rpm-ostree-base-db", readRpm}, // a copy, before packages were added
 		{"var/lib/rpm", readRpm},
 		{"usr/lib/apk/db", readApk},
 		{"lib/apk/db", readApk},

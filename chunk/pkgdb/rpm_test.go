@@ -438,13 +438,15 @@ func TestBDBErrors(t *testing.T) {
 func TestRpmFormats(t *testing.T) {
 	a, b := headerOf(tag{tagName, "a"}), headerOf(tag{tagName, "b"})
 	tree := fstest.MapFS{
-		"usr/share/rpm/rpmdb.sqlite": {},
-		"usr/share/rpm/Packages.db":  {Data: ndbOf(a)},
-		"usr/share/rpm/Packages":     {Data: bdbOf(binary.LittleEndian, bdbHash, 512, b)},
-		"usr/share/rpm/sub/x":        {},
-		"var/lib/rpm":                {Data: []byte("../../usr/share/rpm"), Mode: fs.ModeSymlink},
+		"usr/share/rpm/rpmdb.sqlite":                      {},
+		"usr/share/rpm/Packages.db":                       {Data: ndbOf(a)},
+		"usr/share/rpm/Packages":                          {Data: bdbOf(binary.LittleEndian, bdbHash, 512, b)},
+		"usr/share/rpm/sub/x":                             {},
+		"usr/lib/sysimage/rpm-ostree-base-db/Packages.db": {Data: ndbOf(a)},
+		"var/lib/rpm":                                     {Data: []byte("../../usr/share/rpm"), Mode: fs.ModeSymlink},
 	}
 	expect(t, tree, `rpm
+file /usr/lib/sysimage/rpm-ostree-base-db/Packages.db
 file /usr/share/rpm/Packages
 file /usr/share/rpm/Packages.db
 file /usr/share/rpm/rpmdb.sqlite
@@ -455,6 +457,7 @@ a|||a
 `)
 	delete(tree, "usr/share/rpm/Packages.db")
 	delete(tree, "var/lib/rpm")
+	delete(tree, "usr/lib/sysimage/rpm-ostree-base-db/Packages.db")
 	expect(t, tree, "rpm\nfile /usr/share/rpm/Packages\nfile /usr/share/rpm/rpmdb.sqlite\nb|||b\n")
 	expectError(t, rpmTree("Packages", bdbOf(binary.LittleEndian, bdbHash, 512, headerOf(tag{tagArch, "x"}))),
 		"a package without a name")
