@@ -13,12 +13,12 @@ import (
 )
 
 const (
-	// maxChangelog bounds, in bytes, a changelog as stored, and maxExpanded how much of it is read. The longest, of a
-	// kernel, has 2 MB and expands to 8. They begin with what is newest.
+	// maxChangelog bounds, in bytes, a changelog as stored, and maxExpanded how much of it is read. Long ones have 3 MB and
+	// expand to 11. They begin with what is newest.
 	maxChangelog = 16 << 20
 	maxExpanded  = 16 << 20
-	// maxChangelogs bounds, in bytes, what all changelogs of a tree expand to: ten times what a desktop with 3,000 packages
-	// has. Compressed as well as a bomb is, that takes some ten seconds.
+	// maxChangelogs bounds, in bytes, what all changelogs of a tree expand to: twenty times what a machine with 770 packages
+	// has. It takes some ten seconds to expand that, as a bomb would have it.
 	maxChangelogs = 4 << 30
 	// maxChangelogLine is how long a line can be that is looked at. Dates and titles have some 100 bytes.
 	maxChangelogLine = 16 << 10
@@ -48,7 +48,7 @@ func (t *tree) debianChanges(name, arch string) ([]time.Time, error) {
 // it, or can't be expanded, is left out.
 func (t *tree) changelog(name string) (dates []time.Time, ok bool, err error) {
 	text, ok, err := t.readText(name, maxChangelog)
-	if errors.Is(err, errNotRegular) {
+	if errors.Is(err, errNotRegular) || errors.Is(err, errTooLong) {
 		return nil, false, nil
 	}
 	if err != nil || !ok {

@@ -192,5 +192,5 @@ func TestDpkgErrors(t *testing.T) {
 		expectError(t, files(t, c.tree), c.want)
 	}
 	expectError(t, fstest.MapFS{"var/lib/dpkg/status.d/a": {Data: make([]byte, maxEntry+1)}},
-		"status.d/a: it has more than 1048576 bytes")
+		"status.d/a: it is too long: more than 1048576 bytes")
 }

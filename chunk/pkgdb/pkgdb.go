@@ -46,8 +46,8 @@ type Database struct {
 const (
 	// maxPackages bounds the packages of a database. All of Debian are about 65,000 for an architecture.
 	maxPackages = 1 << 17
-	// maxChanges bounds the dates of a package. The longest changelogs there are have some 3,000 entries, back to the
-	// nineties; a rate of change comes from those of the last years.
+	// maxChanges bounds the dates of a package. Long changelogs of Debian have 700 entries, and those of rpm more than a thousand,
+	// back to the nineties; a rate of change comes from those of the last years.
 	maxChanges = 1000
 )
 

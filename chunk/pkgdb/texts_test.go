@@ -147,5 +147,5 @@ func TestPacmanErrors(t *testing.T) {
 		expectError(t, files(t, tree), want)
 	}
 	expectError(t, fstest.MapFS{"var/lib/pacman/local/a/desc": {Data: make([]byte, maxEntry+1)}},
-		"a/desc: it has more than 1048576 bytes")
+		"a/desc: it is too long: more than 1048576 bytes")
 }
