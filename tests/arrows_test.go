@@ -33,6 +33,7 @@ var arrows = map[string][]string{
 	"oci/sign":     {"oci"},
 	"index":        {"oci", "store", "store/stream", "tree", "fsverity"},
 	"fsck":         {"index", "oci", "store", "store/stream", "erofs", "tree", "fsverity"},
+	"chunk/pkgdb":  nil,
 	"mount":        {"erofs", "erofs/disk", "fsverity"},
 
 	"mount/fuse":        {"mount", "mount/fuse/object", "mount/fuse/wire", "erofs", "erofs/disk", "fsverity"},
