@@ -344,7 +344,7 @@ func (p *pusher) documents(ctx context.Context, i *Info, layers []ocispec.Descri
 	if err != nil {
 		return nil, fmt.Errorf("push config: %w", err)
 	}
-	desc := describe(i.MediaType, raw)
+	desc := oci.Describe(i.MediaType, raw)
 	p.report.Manifest, p.report.SameManifest = desc.Digest, desc.Digest == i.Manifest
 	if err := p.to.PutManifest(ctx, raw, desc); err != nil {
 		return nil, fmt.Errorf("push manifest: %w", err)
