@@ -139,17 +139,13 @@ func builtImage(l oci.Layer, p oci.Platform) (*oci.Image, error) {
 	manifest, err := json.Marshal(ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: ocispec.MediaTypeImageManifest,
-		Config:    describe(ocispec.MediaTypeImageConfig, config),
+		Config:    oci.Describe(ocispec.MediaTypeImageConfig, config),
 		Layers:    []ocispec.Descriptor{l.Descriptor},
 	})
 	if err != nil {
 		return nil, err
 	}
-	return oci.ParseImage(describe(ocispec.MediaTypeImageManifest, manifest), manifest, config)
-}
-
-func describe(mediaType string, b []byte) ocispec.Descriptor {
-	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(b), Size: int64(len(b))}
+	return oci.ParseImage(oci.Describe(ocispec.MediaTypeImageManifest, manifest), manifest, config)
 }
 
 // builtSource stands for the source of an image that is built.

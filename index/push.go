@@ -525,7 +525,7 @@ func (p *pusher) documents(ctx context.Context, i *Info, layers []ocispec.Descri
 	if err != nil {
 		return fmt.Errorf("push config: %w", err)
 	}
-	p.desc = describe(i.MediaType, p.raw)
+	p.desc = oci.Describe(i.MediaType, p.raw)
 	p.report.Manifest, p.report.SameManifest = p.desc.Digest, p.desc.Digest == i.Manifest
 	return nil
 }

@@ -47,7 +47,7 @@ func PushImageIndex(ctx context.Context, s *store.Store, x *ImageIndex, to oci.S
 			return nil, fmt.Errorf("push manifest %s, which is no image's: %w", other.Descriptor.Digest, err)
 		}
 	}
-	desc := describe(x.MediaType, raw)
+	desc := oci.Describe(x.MediaType, raw)
 	p.report.Manifest = desc.Digest
 	if err := to.PutManifest(ctx, raw, desc); err != nil {
 		return nil, fmt.Errorf("push image index: %w", err)

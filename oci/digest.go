@@ -70,6 +70,11 @@ func CheckDescriptor(desc ocispec.Descriptor) error {
 	return nil
 }
 
+// Describe returns the descriptor of bytes.
+func Describe(mediaType string, b []byte) ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(b), Size: int64(len(b))}
+}
+
 // Verify compares bytes with the descriptor that led to them. The errors are
 // *SizeError and *DigestError.
 func Verify(what string, b []byte, desc ocispec.Descriptor) error {

@@ -155,3 +155,15 @@ func (o object) sub(name string) (object, error) {
 	}
 	return sub, nil
 }
+
+// EncodeJSON writes JSON as json.Marshal does, but leaves <, > and & alone, so
+// that what is taken over from other people's documents keeps its bytes.
+func EncodeJSON(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}

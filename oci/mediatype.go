@@ -64,6 +64,24 @@ func IsLayer(mediaType string) bool {
 	return false
 }
 
+// OCILayer returns the media type that the image specification has for a layer
+// of Docker's; others are returned as they are.
+func OCILayer(mediaType string) string {
+	switch mediaType {
+	case MediaTypeDockerLayer:
+		return ocispec.MediaTypeImageLayer
+	case MediaTypeDockerLayerGzip:
+		return ocispec.MediaTypeImageLayerGzip
+	case MediaTypeDockerLayerZstd:
+		return ocispec.MediaTypeImageLayerZstd
+	case dockerForeignLayer:
+		return foreignLayer
+	case dockerForeignLayerGzip:
+		return foreignLayer + "+gzip"
+	}
+	return mediaType
+}
+
 // isSchema1 tells whether a media type is Docker's first, which has no config
 // and so no diffIDs.
 func isSchema1(mediaType string) bool {

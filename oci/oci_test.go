@@ -79,3 +79,20 @@ func TestMediaTypes(t *testing.T) {
 		}
 	}
 }
+
+// TestOCILayer: every layer of Docker's has a type of OCI's that is read, and says the same of its compression.
+func TestOCILayer(t *testing.T) {
+	for mt, want := range map[string]string{
+		MediaTypeDockerLayer:            ocispec.MediaTypeImageLayer,
+		MediaTypeDockerLayerGzip:        ocispec.MediaTypeImageLayerGzip,
+		MediaTypeDockerLayerZstd:        ocispec.MediaTypeImageLayerZstd,
+		dockerForeignLayer:              foreignLayer,
+		dockerForeignLayerGzip:          foreignLayer + "+gzip",
+		ocispec.MediaTypeImageLayerZstd: ocispec.MediaTypeImageLayerZstd,
+		"application/odd":               "application/odd",
+	} {
+		if got := OCILayer(mt); got != want || IsLayer(got) != IsLayer(mt) {
+			t.Errorf("%s becomes %s", mt, got)
+		}
+	}
+}

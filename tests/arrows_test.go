@@ -32,6 +32,7 @@ var arrows = map[string][]string{
 	"oci/cstorage": {"oci"},
 	"oci/sign":     {"oci"},
 	"index":        {"oci", "store", "store/stream", "tree", "fsverity"},
+	"chunk":        {"chunk/pkgdb", "tree", "oci", "fsverity"},
 	"fsck":         {"index", "oci", "store", "store/stream", "erofs", "tree", "fsverity"},
 	"chunk/pkgdb":  nil,
 	"mount":        {"erofs", "erofs/disk", "fsverity"},

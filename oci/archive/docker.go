@@ -84,7 +84,7 @@ func (s *dockerSource) make(ctx context.Context) (*oci.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	root := describe(oci.MediaTypeDockerManifest, manifest)
+	root := oci.Describe(oci.MediaTypeDockerManifest, manifest)
 	m, err := oci.Load(ctx, root, func(_ context.Context, d ocispec.Descriptor) ([]byte, error) {
 		if d.Digest == root.Digest {
 			return manifest, nil
@@ -188,7 +188,7 @@ func (s *dockerSource) makeManifest(ctx context.Context, t *tarFiles, said oci.A
 	m := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: oci.MediaTypeDockerManifest,
-		Config:    describe(oci.MediaTypeDockerConfig, config),
+		Config:    oci.Describe(oci.MediaTypeDockerConfig, config),
 		Layers:    make([]ocispec.Descriptor, len(said.Layers)),
 	}
 	s.blobs = map[digest.Digest]entry{}
@@ -235,10 +235,6 @@ func describeLayer(ctx context.Context, f tarFile, d oci.DiffID) (ocispec.Descri
 	}
 	desc.Digest = h.Digest()
 	return desc, nil
-}
-
-func describe(mediaType string, b []byte) ocispec.Descriptor {
-	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(b), Size: int64(len(b))}
 }
 
 // OpenBlob opens a layer where it lies.

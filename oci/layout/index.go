@@ -155,7 +155,7 @@ func editIndex(raw []byte, entries []ocispec.Descriptor, e ocispec.Descriptor) (
 			return nil, err
 		}
 	}
-	added, err := encode(e)
+	added, err := oci.EncodeJSON(e)
 	if err != nil {
 		return nil, err
 	}
@@ -174,20 +174,8 @@ func editIndex(raw []byte, entries []ocispec.Descriptor, e ocispec.Descriptor) (
 	if !done {
 		list = append(list, added)
 	}
-	if members["manifests"], err = encode(list); err != nil {
+	if members["manifests"], err = oci.EncodeJSON(list); err != nil {
 		return nil, err
 	}
-	return encode(members)
-}
-
-// encode writes JSON as json.Marshal does, but leaves <, > and & alone, so
-// that other people's entries keep their bytes.
-func encode(v any) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		return nil, err
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+	return oci.EncodeJSON(members)
 }
