@@ -20,6 +20,8 @@ type ClaimOptions struct {
 	Split bool
 	// Content is for Split, which looks at the first bytes of what may be a program. Nil: nothing is divided.
 	Content Content
+	// Has tells of what is no directory whether layers are to have it; nil: they have all.
+	Has func(tree.Node) bool
 }
 
 // Claims say which component has what.

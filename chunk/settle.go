@@ -50,6 +50,7 @@ func (c *claimer) isolateBig() {
 
 // settle decides what is left open until all claims are known, and names all groups that have something.
 func (c *claimer) settle() error {
+	c.leaveOut()
 	for _, x := range c.conflicts {
 		if c.groups[c.best[x.node].group].rank == byXattr {
 			return fmt.Errorf("%s: under one of its names %s is %s, under another %s: a file with several names can have one only",
@@ -67,6 +68,20 @@ func (c *claimer) settle() error {
 	}
 	c.date()
 	return nil
+}
+
+// leaveOut takes away what layers are not to have.
+func (c *claimer) leaveOut() {
+	if c.o.Has == nil {
+		return
+	}
+	for n := range c.best {
+		if !c.o.Has(tree.Node(n)) {
+			c.best[n] = nobody
+		}
+	}
+	c.big = slices.DeleteFunc(c.big, func(f bigFile) bool { return c.best[f.node] == nobody })
+	c.conflicts = slices.DeleteFunc(c.conflicts, func(x conflict) bool { return c.best[x.node] == nobody })
 }
 
 func (g *group) plainName() string {

@@ -49,18 +49,20 @@ func (c *claimer) eachFile(visit func(n tree.Node, g int32)) {
 	}
 }
 
-// code finds what is compiled in components that are large enough. Symlinks to libraries are told by their names, and go
-// with what they lead to.
+// code finds what is compiled in components that are large enough, and what else is new in each build of a package. Symlinks
+// to libraries are told by their names, and go with what they lead to.
 func (c *claimer) code(total []uint64) (map[tree.Node]bool, error) {
 	code := map[tree.Node]bool{}
 	err := c.eachName(tree.Root, func(n tree.Node, name string) error {
 		g := c.best[n].group
-		if code[n] || total[g] <= minSplit || c.groups[g].exclusive {
+		if g < 0 || code[n] || total[g] <= minSplit || c.groups[g].exclusive {
 			return nil
 		}
 		var err error
 		library := strings.Contains(name, ".so")
 		switch a := c.t.Attr(n); {
+		case isOfBuild(name):
+			code[n] = true
 		case a.Mode&tree.TypeMask == tree.Symlink:
 			code[n] = library
 		case a.Mode&tree.TypeMask == tree.Regular && a.Size >= minELF && (library || a.Mode&0o111 != 0):
@@ -69,6 +71,12 @@ func (c *claimer) code(total []uint64) (map[tree.Node]bool, error) {
 		return err
 	})
 	return code, err
+}
+
+// isOfBuild tells of names that stand for something new in each version of a package: the changelog, and links by the build
+// IDs of programs (/usr/lib/.build-id/XX/YYYY… of rpm, a SHA-1 without its first byte).
+func isOfBuild(name string) bool {
+	return strings.HasPrefix(name, "changelog") || len(name) == 38 && strings.Trim(name, "0123456789abcdef") == ""
 }
 
 // eachName visits all that is no directory, under each of its names.

@@ -355,7 +355,7 @@ func (p *pusher) compress(ctx context.Context, d oci.DiffID, blob *os.File, tell
 	count := &countWriter{}
 	// Compressors write what they have in small pieces.
 	buffer := bufio.NewWriterSize(blob, 128<<10)
-	z, err := compressor(p.Compression, io.MultiWriter(buffer, hash.Hash(), count))
+	z, err := newCompressor(p.Compression, io.MultiWriter(buffer, hash.Hash(), count))
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -384,8 +384,8 @@ func (w tellWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// compressor's output depends on nothing but its input: fixed levels, one thread, no names or times.
-func compressor(c string, w io.Writer) (io.WriteCloser, error) {
+// newCompressor's output depends on nothing but its input: fixed levels, one thread, no names or times.
+func newCompressor(c string, w io.Writer) (io.WriteCloser, error) {
 	if c == zst {
 		return zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(1))
 	}

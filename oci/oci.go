@@ -171,6 +171,9 @@ type MirroredSource interface {
 	Distrust(desc ocispec.Descriptor, why error) bool
 }
 
+// ErrNoImage is what a Source's errors wrap where there is no such image.
+var ErrNoImage = errors.New("no image")
+
 // ErrNoRange is what a RangeSource's errors wrap that can't give a part.
 var ErrNoRange = errors.New("no part of a blob can be had, only all of it")
 

@@ -37,6 +37,8 @@ var arrows = map[string][]string{
 	"chunk/pkgdb":  nil,
 	"mount":        {"erofs", "erofs/disk", "fsverity"},
 
+	"chunk/picture": {"chunk"},
+
 	"mount/fuse":        {"mount", "mount/fuse/object", "mount/fuse/wire", "erofs", "erofs/disk", "fsverity"},
 	"mount/fuse/keeper": {"mount", "mount/fuse", "erofs", "fsverity"},
 	"mount/fuse/object": {"fsverity"},
@@ -51,7 +53,7 @@ var quarantine = map[string][]string{
 	"github.com/google/go-containerregistry":   {"oci/registry"},
 	"github.com/docker/cli":                    {"oci/registry"},
 	"go.podman.io/image":                       {"oci/registry"},
-	"go.podman.io/storage":                     {"oci/cstorage"},
+	"go.podman.io/storage":                     {"oci/cstorage", "index"},
 	"github.com/sirupsen/logrus":               {"oci/cstorage"}, // by which that library talks
 	"github.com/urfave/cli":                    {"cmd/flatroot"},
 	"github.com/vbauerster/mpb":                {"cmd/flatroot"},

@@ -68,6 +68,8 @@ func commands() []*command {
 		pullCommand(),
 		buildCommand(),
 		pushCommand(),
+		chunkCommand(),
+		chunksCommand(),
 		imagesCommand(),
 		layersCommand(),
 		inspectCommand(),

@@ -1,6 +1,8 @@
 package main
 
 import (
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"fmt"
 	"io"
 	"strings"
@@ -64,10 +66,12 @@ func (noMeter) note(registry.Notice)                    {}
 func (noMeter) inflating(int64) func(int64)             { return nil }
 func (noMeter) stop()                                   {}
 
-// layerLabel is what a layer is called while it is worked on. One that is built has no digest yet.
+// layerLabel is what a layer is called while it is worked on. One that is built has no digest yet, but may have a title.
 func layerLabel(l oci.Layer) string {
-	d := l.DiffID.String()
-	if d == "" {
+	if title := l.Descriptor.Annotations[ocispec.AnnotationTitle]; title != "" {
+		return oneLine(title)
+	}
+	if l.DiffID == "" {
 		return "layer"
 	}
 	return "layer " + short(l.DiffID.Hex())

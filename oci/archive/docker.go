@@ -149,7 +149,7 @@ func byName(images []oci.ArchivedImage, name string) (m oci.ArchivedImage, err e
 	}
 	switch found {
 	case 0:
-		return m, fmt.Errorf("no image named %s; %s", want, listImages(images))
+		return m, fmt.Errorf("%w named %s; %s", oci.ErrNoImage, want, listImages(images))
 	case 1:
 		return m, nil
 	}

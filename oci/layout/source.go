@@ -102,7 +102,7 @@ func (s *Source) resolve(ctx context.Context) (ocispec.Descriptor, error) {
 	})
 	switch {
 	case len(entries) == 0:
-		return ocispec.Descriptor{}, fmt.Errorf("no image named %q; %s", s.ref.Tag, listNames(doc.Manifests))
+		return ocispec.Descriptor{}, fmt.Errorf("%w named %q; %s", oci.ErrNoImage, s.ref.Tag, listNames(doc.Manifests))
 	case len(entries) == 1:
 		return entries[0], nil
 	}

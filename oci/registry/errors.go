@@ -43,6 +43,11 @@ func (e *HTTPError) Error() string {
 	return s
 }
 
+// Is tells of what is not there that it is oci.ErrNoImage.
+func (e *HTTPError) Is(err error) bool {
+	return err == oci.ErrNoImage && e.Status == http.StatusNotFound && strings.Contains(e.URL, "/manifests/")
+}
+
 // hint says what to do.
 func (e *HTTPError) hint() string {
 	login := fmt.Sprintf("log in with podman login %s or docker login %s", e.host, e.host)

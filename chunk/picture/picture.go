@@ -1,5 +1,5 @@
-// Package page draws the layers of an image: one HTML page that needs nothing else.
-package page
+// Package picture draws the layers of an image: one HTML page that needs nothing else.
+package picture
 
 import (
 	"cmp"
@@ -30,7 +30,7 @@ const (
 // partsMax is how many components of a layer are drawn; the rest is one part.
 const partsMax = 400
 
-//go:embed page.tmpl
+//go:embed picture.tmpl
 var text string
 
 var page = template.Must(template.New("page").Funcs(template.FuncMap{

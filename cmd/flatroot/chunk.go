@@ -1,0 +1,345 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/flatroot/flatroot/chunk"
+	"github.com/flatroot/flatroot/chunk/pkgdb"
+	"github.com/flatroot/flatroot/index"
+	"github.com/flatroot/flatroot/oci"
+	"github.com/flatroot/flatroot/oci/layout"
+	"github.com/flatroot/flatroot/tree"
+)
+
+// sourceDateEpoch is the variable by which builds are told what time it is to be.
+const sourceDateEpoch = "SOURCE_DATE_EPOCH"
+
+func chunkCommand() *command {
+	return &command{
+		name: "chunk", args: "SOURCE [DEST]", min: 1, max: 2,
+		usage: "cut an image into layers anew, so that updates fetch little",
+		about: `Takes an image or a root directory apart into components, such as the files of a source package, and writes an OCI image in which components that change together share a layer. SOURCE is a name in the store, an image elsewhere, a directory or a tar; DEST is where push would write to. The digest of the manifest is printed.
+
+The layers are planned from what is known of the past: changelogs and build times in the databases of dpkg, rpm, apk and pacman, and what earlier builds have recorded in the image. With a build before, DEST's own or --previous, a layer of which nothing has changed stays as it is, so that nobody fetches it again; only what changed is packed anew. Plans of rpm-ostree, rechunk and chunkah are read as well.
+
+What is in which component can be said in a file (--mapping), or by the extended attributes user.component and user.update-interval. doc/chunking.md describes both, and how layers are planned.
+
+Layers have no whiteouts and give the same tree in any order. Before anything is published, the tree of the new image is compared with SOURCE's. It is the same but for times: with --mtime=stable, files have the time that they had in the build before if nothing else changed, and directories one constant, so that a new time does not have a layer fetched again. --mtime=keep leaves all times, and the image's digest is that of SOURCE; --mtime=clamp has no time later than SOURCE_DATE_EPOCH.
+
+An image that is elsewhere comes into the store, without a name: flatroot gc takes it away.`,
+		flags: slices.Concat([]cli.Flag{
+			&cli.IntFlag{Name: "max-layers", Value: chunk.DefaultLayers, Usage: fmt.Sprintf("write at most `N` layers, %d to %d", chunk.MinLayers, chunk.MaxLayers)},
+			&cli.IntFlag{Name: "reserve", Usage: "of --max-layers, leave `N` to images that are made from this one"},
+			&cli.StringFlag{Name: "previous", Usage: "the build before is the image `REF`; default: that at DEST; none: plan from nothing"},
+			&cli.StringFlag{Name: "keep-base", Usage: "leave the lowest layers as they are: `N` of them, or those of the image REF"},
+			&cli.StringFlag{Name: "mapping", Usage: "read from `FILE` which paths make components, and how often they change"},
+			&cli.BoolFlag{Name: "split", Value: true, Usage: "put programs and other files of large components apart"},
+			&cli.StringFlag{Name: "mtime", Value: string(chunk.MtimeStable), Usage: "what becomes of times: `HOW` is keep, clamp or stable"},
+			&cli.StringFlag{Name: "now", Usage: "count changes back from `TIME`, such as 2026-11-02; default: the newest change that is known"},
+			&cli.StringFlag{Name: "compress", Value: "zstd", Usage: "compress layers by `HOW`: gzip, zstd, zstd:chunked or none"},
+			&cli.BoolFlag{Name: "dry-run", Usage: "only say what the layers would be"},
+			&cli.StringFlag{Name: "html", Usage: "write a page that shows the layers to `FILE`"},
+			&cli.IntFlag{Name: "jobs", Value: 2, Usage: "write `N` layers at once"},
+			oneFileSystemFlag(), platformFlag(),
+		}, limitFlags()),
+		examples: []example{
+			{"an image of a registry, cut anew", "flatroot chunk docker://registry.example.com/os:build docker://registry.example.com/os:latest"},
+			{"a root directory", "flatroot chunk ./rootfs oci:os:latest --mapping components.yaml"},
+			{"what the layers would be, and why", "flatroot chunk ./rootfs --dry-run --html layers.html"},
+		},
+		run: func(ctx context.Context, v *invocation) error {
+			o, err := chunkOptionsOf(v)
+			if err != nil {
+				return err
+			}
+			return runChunk(ctx, v.console, o, v.stdout)
+		},
+	}
+}
+
+type chunkOptions struct {
+	reading
+	source, dest  string
+	layers        int
+	previous      string
+	keepBase      string
+	mapping       *chunk.Mapping
+	split         bool
+	mtime         chunk.MtimePolicy
+	epoch         time.Time // zero: none
+	now           time.Time
+	compression   string
+	dryRun        bool
+	html          string
+	jobs          int
+	oneFileSystem bool
+}
+
+func chunkOptionsOf(v *invocation) (o chunkOptions, err error) {
+	o = chunkOptions{
+		source: v.Args().Get(0), dest: v.Args().Get(1), previous: v.String("previous"), keepBase: v.String("keep-base"), split: v.Bool("split"),
+		compression: v.String("compress"), dryRun: v.Bool("dry-run"), html: v.String("html"), jobs: v.Int("jobs"), oneFileSystem: v.Bool("one-file-system"),
+	}
+	o.reading.limits = v.limits()
+	if o.platform, err = v.platform(); err != nil {
+		return o, err
+	}
+	if o.layers, err = layersOf(v); err != nil {
+		return o, err
+	}
+	if o.mtime, err = chunk.ParseMtimePolicy(v.String("mtime")); err != nil {
+		return o, v.usagef("%v", err)
+	}
+	if o.epoch, err = readEpoch(); err != nil {
+		return o, err
+	}
+	if o.now, err = readTime(v.String("now")); err != nil {
+		return o, v.usagef("--now=%s: want a date such as 2026-11-02 or a time such as 2026-11-02T15:04:05Z", v.String("now"))
+	}
+	switch {
+	case !slices.Contains(index.LayerCompressions(), o.compression):
+		return o, v.usagef("--compress=%s: want one of %s", o.compression, strings.Join(index.LayerCompressions(), ", "))
+	case o.jobs < 1 || o.jobs > maxJobs:
+		return o, v.usagef("--jobs=%d: want 1 to %d", o.jobs, maxJobs)
+	case o.dest == "" && !o.dryRun:
+		return o, v.usagef("DEST is missing; --dry-run does without")
+	}
+	o.mapping, err = readMapping(v.String("mapping"))
+	return o, err
+}
+
+func layersOf(v *invocation) (int, error) {
+	most, reserve := v.Int("max-layers"), v.Int("reserve")
+	if most < chunk.MinLayers || most > chunk.MaxLayers {
+		return 0, v.usagef("--max-layers=%d: want %d to %d", most, chunk.MinLayers, chunk.MaxLayers)
+	}
+	if reserve < 0 || most-reserve < chunk.MinLayers {
+		return 0, v.usagef("--reserve=%d: of %d layers at least %d are needed here", reserve, most, chunk.MinLayers)
+	}
+	return most - reserve, nil
+}
+
+// readEpoch reads SOURCE_DATE_EPOCH (its specification, version 1.1).
+func readEpoch() (time.Time, error) {
+	text := os.Getenv(sourceDateEpoch)
+	if text == "" {
+		return time.Time{}, nil
+	}
+	seconds, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || seconds < 0 {
+		return time.Time{}, &usageError{command: "chunk", msg: fmt.Sprintf("%s=%s is no number of seconds since 1970", sourceDateEpoch, text)}
+	}
+	return time.Unix(seconds, 0).UTC(), nil
+}
+
+func readTime(text string) (t time.Time, err error) {
+	if text == "" {
+		return t, nil
+	}
+	if t, err = time.Parse(time.DateOnly, text); err != nil {
+		t, err = time.Parse(time.RFC3339, text)
+	}
+	return t, err
+}
+
+func readMapping(path string) (*chunk.Mapping, error) {
+	if path == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	m, err := chunk.ParseMapping(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return m, nil
+}
+
+func runChunk(ctx context.Context, c console, o chunkOptions, stdout io.Writer) error {
+	src, err := c.openChunkSource(ctx, o.source, o)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	j := &chunkJob{console: c, o: o, src: src}
+	if err := j.plan(ctx); err != nil {
+		return err
+	}
+	e := j.planned.Explain(j.previous)
+	if err := writePage(o.html, src.name, e); err != nil {
+		return err
+	}
+	if o.dryRun {
+		return printExplanation(c, stdout, e)
+	}
+	r, err := j.write(ctx)
+	if err != nil {
+		return err
+	}
+	r.Plan = e
+	if c.json {
+		return printJSON(stdout, r)
+	}
+	if c.progress != progressNone {
+		c.talk("%s", r)
+	}
+	_, err = fmt.Fprintln(stdout, r.Manifest)
+	return err
+}
+
+// chunkJob is one image that is cut anew.
+type chunkJob struct {
+	console
+	o        chunkOptions
+	src      *chunkSource
+	previous *chunk.Previous // nil: there is none
+	base     *chunkBase      // nil: no layers are kept
+	claims   *chunk.Claims
+	planned  *chunk.Plan
+}
+
+// plan finds out what the layers are to be.
+func (j *chunkJob) plan(ctx context.Context) error {
+	databases, err := pkgdb.Read(chunk.FS(j.src.tree, j.src.content))
+	if err != nil {
+		return fmt.Errorf("%s: %w", j.src.name, err)
+	}
+	before, err := j.readPrevious(ctx)
+	if err != nil {
+		return err
+	}
+	if err := j.readBase(ctx); err != nil {
+		return err
+	}
+	mtimes := chunk.MtimeOptions{Policy: j.o.mtime, Epoch: j.o.epoch, Previous: before, Base: j.base.treeOrNil()}
+	if err := chunk.NormaliseMtimes(j.src.tree, mtimes); err != nil {
+		return err
+	}
+	if err := j.compareBase(); err != nil {
+		return err
+	}
+	j.claims, err = chunk.Claim(j.src.tree, chunk.ClaimOptions{
+		Databases: databases, Mapping: j.o.mapping, Split: j.o.split, Content: j.src.content, Has: j.base.hasOrNil(),
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", j.src.name, err)
+	}
+	layers := j.o.layers - j.base.numLayers()
+	if layers < chunk.MinLayers {
+		return fmt.Errorf("the base has %d layers, which leaves %d of %d: allow more with --max-layers", j.base.numLayers(), layers, j.o.layers)
+	}
+	j.planned, err = chunk.NewPlan(j.claims.Components, chunk.PlanOptions{MaxLayers: layers, Now: j.clock(), Previous: j.previous})
+	return err
+}
+
+// clock is the time that changes are counted back from. It must not be the time of the build, or the same tree would make
+// another image tomorrow.
+func (j *chunkJob) clock() time.Time {
+	if !j.o.now.IsZero() || slices.ContainsFunc(j.claims.Components, func(c chunk.Component) bool { return len(c.Changes) > 0 }) {
+		return j.o.now
+	}
+	var newest time.Time
+	for n := range tree.Node(j.src.tree.Len()) {
+		a := j.src.tree.Attr(n)
+		if t := time.Unix(a.MtimeSec, int64(a.MtimeNsec)); t.After(newest) {
+			newest = t
+		}
+	}
+	return newest.UTC()
+}
+
+// noPrevious is what --previous takes instead of an image.
+const noPrevious = "none"
+
+// readPrevious reads the plan of the build before, and its tree if times are taken from there.
+func (j *chunkJob) readPrevious(ctx context.Context) (*tree.Tree, error) {
+	ref := j.o.previous
+	if ref == noPrevious || ref == "" && j.o.dest == "" {
+		return nil, nil
+	}
+	f, err := j.openPrevious(ref)
+	if err != nil || f == nil {
+		return nil, err
+	}
+	defer f.Close()
+	src, err := f.layered()
+	if err != nil {
+		return nil, fmt.Errorf("read the build before: %w", err)
+	}
+	img, err := src.Image(ctx)
+	if err != nil {
+		if ref == "" && isAbsent(err) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("read the build before: %w", err)
+	}
+	j.previous, err = previousPlan(img)
+	if err != nil {
+		j.talk("%s: not taken for the build before: %v", src, err)
+		return nil, nil
+	}
+	if j.o.mtime != chunk.MtimeStable {
+		return nil, nil
+	}
+	t, err := j.previousTree(ctx, src, img)
+	if err != nil {
+		return nil, fmt.Errorf("read the build before: %w", err)
+	}
+	return t, nil
+}
+
+// openPrevious opens the build before; nil: there is none at DEST.
+func (j *chunkJob) openPrevious(ref string) (*found, error) {
+	if ref != "" {
+		return j.find(ref, treeOptions{reading: j.o.reading})
+	}
+	source, _, err := j.openSource(j.o.dest, j.o.platform)
+	if isAbsent(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for the build before at DEST (--previous=none plans without): %w", err)
+	}
+	return &found{arg: j.o.dest, source: source}, nil
+}
+
+// isAbsent tells of an error that there is no image at the place that it is about.
+func isAbsent(err error) bool {
+	return errors.Is(err, oci.ErrNoImage) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, layout.ErrNoLayout)
+}
+
+func previousPlan(img *oci.Image) (*chunk.Previous, error) {
+	labels, err := labelsOf(img.Config)
+	if err != nil {
+		return nil, err
+	}
+	return chunk.ReadPrevious(labels, descriptorsOf(img))
+}
+
+// previousTree is the tree of the build before, from the store if that has its layers.
+func (j *chunkJob) previousTree(ctx context.Context, src oci.Source, img *oci.Image) (*tree.Tree, error) {
+	if s := j.src.store; s != nil {
+		i, err := index.FindManifest(s, img.Descriptor.Digest, index.Faithful1)
+		if err == nil {
+			return index.StoredTree(ctx, s, i.StoredLayers(), index.Faithful1)
+		}
+	}
+	m := j.startProgress()
+	defer m.stop()
+	options := j.o.reading.options()
+	options.Rules, options.Progress = index.Faithful1, m
+	return index.ReadTree(ctx, src, j.src.tree.Algorithm(), options)
+}

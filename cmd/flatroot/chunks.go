@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/urfave/cli/v2"
+
+	"github.com/flatroot/flatroot/chunk"
+	"github.com/flatroot/flatroot/chunk/picture"
+	"github.com/flatroot/flatroot/oci"
+)
+
+func chunksCommand() *command {
+	return &command{
+		name: "chunks", args: "IMAGE", min: 1, max: 1,
+		usage: "show what is in the layers of an image that chunk has written",
+		about: `Lists the layers of an image with the components in them, as the image's plan records them: how large they are, how likely the next update fetches them, and what it is expected to fetch of each. IMAGE is a name in the store or an image elsewhere, of which manifest and config are read. Images of rpm-ostree, rechunk and chunkah are shown as far as they say what is in them.`,
+		flags: []cli.Flag{
+			&cli.StringFlag{Name: "html", Usage: "write a page that shows the layers to `FILE`"}, platformFlag(),
+		},
+		examples: []example{{"what an image's layers are", "flatroot chunks docker://registry.example.com/os:latest"}},
+		run: func(ctx context.Context, v *invocation) error {
+			p, err := v.platform()
+			if err != nil {
+				return err
+			}
+			return runChunks(ctx, v.console, v.Args().First(), p, v.String("html"), v.stdout)
+		},
+	}
+}
+
+func runChunks(ctx context.Context, c console, arg string, p oci.Platform, html string, stdout io.Writer) error {
+	f, err := c.find(arg, treeOptions{reading: reading{platform: p}})
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	src, err := f.layered()
+	if err != nil {
+		return err
+	}
+	img, err := src.Image(ctx)
+	if err != nil {
+		return err
+	}
+	plan, err := previousPlan(img)
+	if errors.Is(err, chunk.ErrNoPlan) {
+		return &hintError{fmt.Errorf("%s: %w", arg, err), "`flatroot chunk` makes an image that has one"}
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", arg, err)
+	}
+	e := plan.Explain()
+	if err := writePage(html, arg, e); err != nil {
+		return err
+	}
+	return printExplanation(c, stdout, e)
+}
+
+// layered is what an argument leads to, if it has layers.
+func (f *found) layered() (oci.Source, error) {
+	switch {
+	case f.source != nil:
+		return f.source, nil
+	case f.info != nil && f.info.Manifest != "":
+		return newStoredSource(f.store, f.info), nil
+	}
+	return nil, fmt.Errorf("%s is no image with layers", f.arg)
+}
+
+func labelsOf(config []byte) (map[string]string, error) {
+	var c struct {
+		Config struct{ Labels map[string]string } `json:"config"`
+	}
+	if err := json.Unmarshal(config, &c); err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	return c.Config.Labels, nil
+}
+
+func descriptorsOf(img *oci.Image) (ds []ocispec.Descriptor) {
+	for _, l := range img.Layers {
+		ds = append(ds, l.Descriptor)
+	}
+	return ds
+}
+
+// writePage writes an explanation as HTML.
+func writePage(path, title string, e *chunk.Explanation) (err error) {
+	if path == "" {
+		return nil
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return picture.Write(f, e, picture.Options{Title: title, Bytes: size})
+}
+
+// printExplanation lists layers, the least likely to change first, and then what updates come to.
+func printExplanation(c console, stdout io.Writer, e *chunk.Explanation) error {
+	if c.json {
+		return printJSON(stdout, e)
+	}
+	rows := [][]string{{"LAYER", "SIZE", "CHANCE", "COST", "", "COMPONENTS"}}
+	for n, l := range e.Layers {
+		rows = append(rows, []string{fmt.Sprint(n + 1), size(l.Size), chance(l.Chance), size(l.Cost), kept(l), componentList(l)})
+	}
+	if err := table(stdout, rows); err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "\n%s, %s; the next update is expected to fetch %s in %.1f layers\n",
+		counted(len(e.Layers), "layer"), size(e.Size), size(e.NextBytes), float64(e.NextLayers)/1000)
+	return printUpdate(stdout, e.Update)
+}
+
+func chance(perMillion int64) string { return fmt.Sprintf("%.1f %%", float64(perMillion)/10_000) }
+
+func kept(l chunk.ExplainedLayer) string {
+	if l.Kept {
+		return "kept"
+	}
+	return ""
+}
+
+// listedComponents is how many components of a layer are listed; the page and --json have all.
+const listedComponents = 4
+
+func componentList(l chunk.ExplainedLayer) string {
+	var names []string
+	for n, c := range l.Components {
+		if n == listedComponents {
+			names = append(names, fmt.Sprintf("and %d more", len(l.Components)-n))
+			break
+		}
+		names = append(names, c.Name)
+	}
+	return strings.Join(names, " ")
+}
+
+func printUpdate(w io.Writer, u *chunk.Update) error {
+	if u == nil {
+		return nil
+	}
+	_, err := fmt.Fprintf(w, "from the build before (%s): %s kept (%s), %d to fetch (%s), of which %s changed: %s changed, %d added, %d removed\n",
+		u.From, counted(u.KeptLayers, "layer"), size(u.KeptBytes), u.Layers, size(u.Bytes), size(u.Least),
+		counted(len(u.Changed), "component"), len(u.Added), len(u.Removed))
+	return err
+}

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+
+	"github.com/flatroot/flatroot/chunk"
+	"github.com/flatroot/flatroot/fsverity"
+	"github.com/flatroot/flatroot/index"
+	"github.com/flatroot/flatroot/oci"
+	"github.com/flatroot/flatroot/store"
+	"github.com/flatroot/flatroot/tree"
+)
+
+// chunkSource is what is cut into layers: a tree, with its contents, and the image that it is of.
+type chunkSource struct {
+	name    string
+	tree    *tree.Tree
+	content chunk.Content
+	image   *oci.Image   // nil: it is a directory
+	store   *store.Store // that has the image; nil: none has
+	info    *index.Info  // of the image in the store
+	root    *os.File     // of a directory
+}
+
+func (s *chunkSource) Close() error {
+	var errs []error
+	if s.store != nil {
+		errs = append(errs, s.store.Close())
+	}
+	if s.root != nil {
+		errs = append(errs, s.root.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// openChunkSource opens what an argument leads to. Contents have to be read in another order than layers have them, so an
+// image that is elsewhere comes into the store, without a name.
+func (c *console) openChunkSource(ctx context.Context, arg string, o chunkOptions) (*chunkSource, error) {
+	s := &chunkSource{name: arg}
+	var err error
+	switch {
+	case isPath(arg):
+		err = s.openPath(ctx, c, arg, o)
+	case hasTransport(arg):
+		err = s.fetch(ctx, c, arg, o)
+	default:
+		err = s.openName(ctx, c, arg, o)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// importOptions are those by which an image gets no name.
+func (o chunkOptions) importOptions(m meter) index.ImportOptions {
+	options := o.reading.options()
+	options.Rules, options.Progress, options.KeepBlobs = index.Faithful1, m, o.keepBase != ""
+	return options
+}
+
+func (s *chunkSource) openPath(ctx context.Context, c *console, path string, o chunkOptions) error {
+	in, err := openInput(path, c.stdin)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	switch in.content {
+	case isDirectory:
+		return s.openDir(ctx, c, in, o)
+	case isTar:
+		return s.imported(ctx, c, o, func(st *store.Store, options index.ImportOptions) (*index.Report, error) {
+			return index.Build(ctx, st, in.reader, in.path, options)
+		})
+	}
+	return fmt.Errorf("%s has no files' contents: give an image, a directory or a tar", path)
+}
+
+// openDir reads a directory. Its files are read again when they are put into layers, and have to be the same then.
+func (s *chunkSource) openDir(ctx context.Context, c *console, in *input, o chunkOptions) (err error) {
+	if s.root, err = os.Open(in.path); err != nil {
+		return err
+	}
+	m := c.startProgress()
+	defer m.stop()
+	tar, done := in.tarOf(ctx, treeOptions{oneFileSystem: o.oneFileSystem}.dir(*c))
+	defer done()
+	s.name = in.path
+	if s.tree, err = index.BuildTree(ctx, fsverity.SHA256, tar, in.path, o.importOptions(m)); err != nil {
+		return err
+	}
+	s.content = dirContent(s.root, s.tree)
+	return nil
+}
+
+func (s *chunkSource) fetch(ctx context.Context, c *console, arg string, o chunkOptions) error {
+	src, ref, err := c.openSource(arg, o.platform)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	s.name = ref.String()
+	return s.imported(ctx, c, o, func(st *store.Store, options index.ImportOptions) (*index.Report, error) {
+		return index.Import(ctx, st, src, options)
+	})
+}
+
+// imported has something brought into the store.
+func (s *chunkSource) imported(ctx context.Context, c *console, o chunkOptions, bring func(*store.Store, index.ImportOptions) (*index.Report, error)) (err error) {
+	if s.store, err = c.openStore(); err != nil {
+		return err
+	}
+	m := c.startProgress()
+	r, err := bring(s.store, o.importOptions(m))
+	m.stop()
+	if err != nil {
+		return err
+	}
+	i, err := index.FindManifest(s.store, r.Manifest, index.Faithful1)
+	if err != nil {
+		return err
+	}
+	return s.stored(ctx, i)
+}
+
+// openName opens an image of the store or, if there is none of that name, one of a registry.
+func (s *chunkSource) openName(ctx context.Context, c *console, arg string, o chunkOptions) (err error) {
+	if s.store, err = c.openStore(); err != nil {
+		return err
+	}
+	i, err := index.Find(s.store, arg)
+	if err == nil {
+		return s.stored(ctx, i)
+	}
+	if _, noRef := oci.ParseReference(arg); !errors.Is(err, index.ErrNoImage) || noRef != nil {
+		return err
+	}
+	if err := s.Close(); err != nil {
+		return err
+	}
+	s.store = nil
+	return s.fetch(ctx, c, arg, o)
+}
+
+// stored takes an image of the store.
+func (s *chunkSource) stored(ctx context.Context, i *index.Info) (err error) {
+	if i.Manifest == "" {
+		return fmt.Errorf("%s was built from a dump: it has no layers, and of its files' contents nobody knows whether they are here", s.name)
+	}
+	s.info = i
+	if s.tree, err = index.StoredTree(ctx, s.store, i.StoredLayers(), index.Faithful1); err != nil {
+		return err
+	}
+	desc := ocispec.Descriptor{MediaType: i.MediaType, Digest: i.Manifest, Size: int64(len(i.ManifestRaw))}
+	if s.image, err = oci.ParseImage(desc, i.ManifestRaw, i.ConfigRaw); err != nil {
+		return err
+	}
+	s.content = func(n tree.Node) (io.ReadCloser, error) { return s.store.OpenObject(s.tree.Digest(n)) }
+	return nil
+}
+
+// dirContent opens a directory's files by their nodes: below the directory, and through no symlink. A FIFO that has taken a
+// file's place is not waited for.
+func dirContent(root *os.File, t *tree.Tree) chunk.Content {
+	return func(n tree.Node) (io.ReadCloser, error) {
+		path := t.Path(n)
+		fd, err := unix.Openat2(int(root.Fd()), path[1:], &unix.OpenHow{
+			Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY,
+			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+		})
+		path = filepath.Join(root.Name(), path)
+		if err != nil {
+			return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		}
+		return os.NewFile(uintptr(fd), path), nil
+	}
+}

@@ -1,0 +1,377 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/flatroot/flatroot/chunk"
+	"github.com/flatroot/flatroot/erofs"
+	"github.com/flatroot/flatroot/fsverity"
+	"github.com/flatroot/flatroot/index"
+	"github.com/flatroot/flatroot/oci"
+	"github.com/flatroot/flatroot/oci/files"
+	"github.com/flatroot/flatroot/tree"
+)
+
+// chunkReport says what was written. Its JSON form is part of the command's interface.
+type chunkReport struct {
+	Dest     string             `json:"dest"`
+	Manifest digest.Digest      `json:"manifest"`
+	Config   digest.Digest      `json:"config"`
+	Image    fsverity.Digest    `json:"image"` // the flattened one, by the rules oci-1
+	Layers   chunkLayerCounts   `json:"layers"`
+	Bytes    chunkByteCounts    `json:"bytes"`
+	Plan     *chunk.Explanation `json:"plan"`
+}
+
+type chunkLayerCounts struct {
+	Total   int `json:"total"`
+	Base    int `json:"base"`    // kept as they are
+	Reused  int `json:"reused"`  // DEST has their blobs
+	Written int `json:"written"` // to DEST
+}
+
+type chunkByteCounts struct {
+	Total   int64 `json:"total"`   // of all blobs, the base's included
+	Written int64 `json:"written"` // to DEST
+}
+
+func (r *chunkReport) String() string {
+	text := fmt.Sprintf("%s: %s (%s), %d of them written (%s)", r.Dest, counted(r.Layers.Total, "layer"), size(r.Bytes.Total), r.Layers.Written, size(r.Bytes.Written))
+	if r.Layers.Base > 0 {
+		text += fmt.Sprintf(", %d kept from the base", r.Layers.Base)
+	}
+	return text + fmt.Sprintf("; the next update is expected to fetch %s of %s", size(r.Plan.NextBytes), size(r.Plan.Size))
+}
+
+// chunkLayer is a layer on its way: its blob in a file without a name, and what came of reading it back.
+type chunkLayer struct {
+	chunk.WrittenLayer
+	blob *os.File
+	read *index.Layer
+}
+
+// write writes the image. Nothing is published before its tree has been found to be the one that it is to be.
+func (j *chunkJob) write(ctx context.Context) (r *chunkReport, err error) {
+	ref, err := oci.ParseReference(j.o.dest)
+	if err != nil {
+		return nil, &usageError{command: "chunk", msg: err.Error()}
+	}
+	m := j.startProgress()
+	defer m.stop()
+	sink, err := openSink(ctx, ref, m)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, sink.Close()) }()
+	if _, ok := sink.(oci.LayerSink); ok {
+		return nil, &hintError{fmt.Errorf("%s takes no compressed layers", ref), "write to oci:DIR, then flatroot pull and flatroot push bring it there"}
+	}
+	layers, err := j.writeLayers(ctx, m)
+	defer func() {
+		for _, l := range layers {
+			if l.blob != nil {
+				err = errors.Join(err, l.blob.Close())
+			}
+		}
+	}()
+	if err != nil {
+		return nil, err
+	}
+	r = &chunkReport{Dest: ref.String()}
+	m.Step("comparing the new image with " + j.src.name)
+	if r.Image, err = j.prove(ctx, layers); err != nil {
+		return nil, err
+	}
+	img, err := j.image(layers)
+	if err != nil {
+		return nil, err
+	}
+	p := &publication{chunkJob: j, sink: sink, report: r}
+	return r, p.publish(ctx, img, layers)
+}
+
+// writeLayers writes the blobs of all layers, several at once: that of what the base has lost first, if there is any, then
+// those of the plan.
+func (j *chunkJob) writeLayers(ctx context.Context, m meter) ([]*chunkLayer, error) {
+	var layers []*chunkLayer
+	var sizes []int64 // about
+	var writes []func(ctx context.Context, w io.Writer) error
+	if j.base != nil && j.base.above.Changes() {
+		layers = append(layers, &chunkLayer{WrittenLayer: chunk.WrittenLayer{Note: "what the base has and this image does not"}})
+		writes, sizes = append(writes, j.base.above.WriteChanges), append(sizes, 0)
+	}
+	in := j.layerOf()
+	for n, l := range j.planned.Layers {
+		layers, sizes = append(layers, &chunkLayer{WrittenLayer: chunk.WrittenLayer{Components: componentNames(l)}}), append(sizes, l.Size)
+		writes = append(writes, func(ctx context.Context, w io.Writer) error {
+			return chunk.WriteLayer(ctx, w, j.src.tree, func(x tree.Node) bool { return in[x] == int32(n) }, j.src.content)
+		})
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(j.o.jobs)
+	for n, l := range layers {
+		g.Go(func() error {
+			tell := m.Start(index.Compressing, oci.Layer{Descriptor: ocispec.Descriptor{
+				Size: sizes[n], Annotations: map[string]string{ocispec.AnnotationTitle: fmt.Sprintf("layer %d of %d", n+1, len(layers))},
+			}})
+			err := j.writeLayer(ctx, l, writes[n], tell)
+			if tell != nil {
+				tell(0)
+			}
+			return err
+		})
+	}
+	return layers, g.Wait()
+}
+
+func componentNames(l chunk.Layer) (names []string) {
+	for _, c := range l.Components {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
+// layerOf has the number of each node's layer, -1 for directories that only others need.
+func (j *chunkJob) layerOf() []int32 {
+	byName := map[string]int32{}
+	for n, l := range j.planned.Layers {
+		for _, c := range l.Components {
+			byName[c.Name] = int32(n)
+		}
+	}
+	in := make([]int32, j.src.tree.Len())
+	for n := range in {
+		in[n] = -1
+		if owner := j.claims.Owners[n]; owner >= 0 {
+			in[n] = byName[j.claims.Components[owner].Name]
+		}
+	}
+	return in
+}
+
+// blobBuffer is what is written to a file at once: compressors write what they have in small pieces.
+const blobBuffer = 1 << 20
+
+// writeLayer writes a layer's blob, and reads its tar back on the way.
+func (j *chunkJob) writeLayer(ctx context.Context, l *chunkLayer, write func(context.Context, io.Writer) error, tell func(int64)) (err error) {
+	if l.blob, err = files.NewUnnamed(tempDir()); err != nil {
+		return fmt.Errorf("make a file for a layer: %w", err)
+	}
+	hash, count := digest.SHA256.Digester(), &byteCounter{}
+	buffer := bufio.NewWriterSize(l.blob, blobBuffer)
+	annotations := map[string]string{}
+	z, mediaType, err := index.NewCompressor(j.o.compression, io.MultiWriter(buffer, hash.Hash(), count), annotations)
+	if err != nil {
+		return err
+	}
+	r, w := io.Pipe()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		err := write(ctx, &toldWriter{io.MultiWriter(w, z), tell})
+		if err == nil {
+			err = z.Close()
+		}
+		w.CloseWithError(err)
+		return err
+	})
+	g.Go(func() (err error) {
+		l.read, err = index.ReadLayer(ctx, j.src.tree.Algorithm(), r, index.Limits{})
+		r.CloseWithError(err)
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if err := buffer.Flush(); err != nil {
+		return err
+	}
+	if len(annotations) == 0 {
+		annotations = nil
+	}
+	l.DiffID = l.read.DiffID
+	l.Descriptor = ocispec.Descriptor{MediaType: mediaType, Digest: hash.Digest(), Size: count.n, Annotations: annotations}
+	return nil
+}
+
+type byteCounter struct{ n int64 }
+
+func (c *byteCounter) Write(b []byte) (int, error) {
+	c.n += int64(len(b))
+	return len(b), nil
+}
+
+type toldWriter struct {
+	io.Writer
+	tell func(int64)
+}
+
+func (w *toldWriter) Write(b []byte) (int, error) {
+	n, err := w.Writer.Write(b)
+	if w.tell != nil && n > 0 {
+		w.tell(int64(n))
+	}
+	return n, err
+}
+
+// prove flattens the new image, as its layers were read back, and compares it with the tree that it was to have. The digest
+// is that of its image by the rules oci-1.
+func (j *chunkJob) prove(ctx context.Context, layers []*chunkLayer) (d fsverity.Digest, err error) {
+	got, err := j.flatten(ctx, layers, index.Faithful1)
+	if err != nil {
+		return d, err
+	}
+	want, err := imageDigest(j.src.tree)
+	if err != nil {
+		return d, err
+	}
+	if d, err = imageDigest(got); err != nil {
+		return d, err
+	}
+	if d != want {
+		return d, j.unequal(got)
+	}
+	oci1, err := j.flatten(ctx, layers, index.OCI1)
+	if err != nil {
+		return d, err
+	}
+	return imageDigest(oci1)
+}
+
+func (j *chunkJob) flatten(ctx context.Context, layers []*chunkLayer, r index.Rules) (*tree.Tree, error) {
+	var all []*index.Layer
+	if j.base != nil {
+		for _, l := range j.src.info.StoredLayers()[:len(j.base.layers)] {
+			layer, err := index.LoadLayer(ctx, j.src.store, l)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, layer)
+		}
+	}
+	for _, l := range layers {
+		all = append(all, l.read)
+	}
+	return index.Flatten(ctx, all, index.FlattenOptions{Rules: r, Algorithm: j.src.tree.Algorithm()})
+}
+
+func imageDigest(t *tree.Tree) (fsverity.Digest, error) {
+	s, err := erofs.Write(io.Discard, t, erofs.WriteOptions{})
+	return s.Digest, err
+}
+
+// unequal says where the new image is not what it should be.
+func (j *chunkJob) unequal(got *tree.Tree) error {
+	for ch := range diffTrees(j.src.tree, got) {
+		return fmt.Errorf("the new image is not the same as %s, and was not published: %s is %s (this is an error of flatroot's)", j.src.name, ch.Path, ch.Change)
+	}
+	return fmt.Errorf("the new image is not the same as %s, and was not published (this is an error of flatroot's)", j.src.name)
+}
+
+// image makes config and manifest.
+func (j *chunkJob) image(layers []*chunkLayer) (*oci.Image, error) {
+	label, err := j.planned.Record().Label()
+	if err != nil {
+		return nil, err
+	}
+	o := chunk.ImageOptions{Source: j.src.image, Platform: j.o.platform, Created: j.o.epoch, Labels: map[string]string{chunk.PlanLabel: label}}
+	if j.base != nil {
+		o.KeepBase = len(j.base.layers)
+	}
+	var written []chunk.WrittenLayer
+	for _, l := range layers {
+		written = append(written, l.WrittenLayer)
+	}
+	return chunk.NewImage(written, o)
+}
+
+// publication brings an image to its destination.
+type publication struct {
+	*chunkJob
+	sink   oci.Sink
+	report *chunkReport
+}
+
+func (p *publication) publish(ctx context.Context, img *oci.Image, layers []*chunkLayer) error {
+	r := p.report
+	r.Manifest, r.Config, r.Layers.Total = img.Descriptor.Digest, img.ConfigDescriptor.Digest, len(img.Layers)
+	if p.base != nil {
+		r.Layers.Base = len(p.base.layers)
+		for n, l := range p.base.layers {
+			if err := p.putBase(ctx, img.Layers[n].Descriptor, l); err != nil {
+				return fmt.Errorf("write layer %d of the base (%s): %w", n+1, l.DiffID, err)
+			}
+		}
+	}
+	for n, l := range layers {
+		if err := p.put(ctx, l); err != nil {
+			return fmt.Errorf("write layer %d: %w", r.Layers.Base+n+1, err)
+		}
+	}
+	if err := p.sink.PutBlob(ctx, img.ConfigDescriptor, bytes.NewReader(img.Config)); err != nil {
+		return fmt.Errorf("write config: %w", err)
+	}
+	if err := p.sink.PutManifest(ctx, img.Manifest, img.Descriptor); err != nil {
+		return fmt.Errorf("write manifest: %w", err)
+	}
+	return nil
+}
+
+func (p *publication) put(ctx context.Context, l *chunkLayer) error {
+	if has, err := p.has(ctx, l.Descriptor); has || err != nil {
+		return err
+	}
+	if _, err := l.blob.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	return p.send(ctx, l.Descriptor, l.blob)
+}
+
+// putBase sends the very blob of a layer that stays.
+func (p *publication) putBase(ctx context.Context, desc ocispec.Descriptor, l index.LayerInfo) error {
+	if has, err := p.has(ctx, desc); has || err != nil {
+		return err
+	}
+	f, err := index.OpenLayerBlob(p.src.store, l)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return p.send(ctx, desc, f)
+}
+
+func (p *publication) has(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
+	p.report.Bytes.Total += desc.Size
+	has, err := p.sink.HasBlob(ctx, desc)
+	if has {
+		p.report.Layers.Reused++
+	}
+	return has, err
+}
+
+func (p *publication) send(ctx context.Context, desc ocispec.Descriptor, r io.ReadSeeker) error {
+	if err := p.sink.PutBlob(ctx, desc, r); err != nil {
+		return err
+	}
+	p.report.Layers.Written++
+	p.report.Bytes.Written += desc.Size
+	return nil
+}
+
+// tempDir is where large files go that have no name: not /tmp unless TMPDIR says so, since that is in memory on many
+// machines.
+func tempDir() string {
+	if dir := os.Getenv("TMPDIR"); dir != "" {
+		return dir
+	}
+	return "/var/tmp"
+}

@@ -1,0 +1,92 @@
+package index
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.podman.io/storage/pkg/chunked/compressor"
+
+	"github.com/flatroot/flatroot/fsverity"
+	"github.com/flatroot/flatroot/store"
+)
+
+// ReadLayer reads a layer's tar, compressed or not, for Flatten, and stores nothing. The layer's DiffID is what was read.
+func ReadLayer(ctx context.Context, a fsverity.Algorithm, tar io.Reader, limits Limits) (*Layer, error) {
+	j := &layerJob{hashers: startHashers(hashed{a}), to: hashed{a}, alg: a, limits: limits}
+	defer j.hashers.stop()
+	r, err := j.read(ctx, tar, -1)
+	if err != nil {
+		return nil, err
+	}
+	return r.layer, nil
+}
+
+// FindManifest finds an image by its manifest, whatever it is called, with the image that was made of it by these rules.
+func FindManifest(s *store.Store, manifest digest.Digest, r Rules) (*Info, error) {
+	i, err := readInfo(s, manifest, r)
+	if err != nil {
+		return nil, fmt.Errorf("find manifest %s: %w", manifest, err)
+	}
+	return i, nil
+}
+
+// StoredLayers are an image's layers, for StoredTree.
+func (i *Info) StoredLayers() []StoredLayer {
+	layers := make([]StoredLayer, len(i.Layers))
+	for n, l := range i.Layers {
+		layers[n] = StoredLayer{DiffID: l.DiffID, Stream: l.Stream}
+	}
+	return layers
+}
+
+// ErrNotKept says that the blob of a layer was not kept as it was.
+var ErrNotKept = errors.New("its blob was not kept: pull the image with --keep-blobs")
+
+// OpenLayerBlob opens the blob of a layer as the image's manifest lists it, if it was kept.
+func OpenLayerBlob(s *store.Store, l LayerInfo) (*os.File, error) {
+	if l.Kept.IsZero() {
+		return nil, ErrNotKept
+	}
+	return openKept(s, l.Kept, l.descriptor())
+}
+
+// zstdChunked is zstd with a table of contents at its end: see toc.go.
+const zstdChunked = "zstd:chunked"
+
+// LayerCompressions lists what NewCompressor takes.
+func LayerCompressions() []string { return []string{gz, zst, zstdChunked, plain} }
+
+// NewCompressor compresses a layer's tar by one of LayerCompressions. What it writes depends on nothing else. The media type
+// is OCI's. Once it is closed, annotations has what the layer's descriptor has to say of it besides.
+func NewCompressor(compression string, w io.Writer, annotations map[string]string) (z io.WriteCloser, mediaType string, err error) {
+	switch compression {
+	case plain:
+		return nopCloser{w}, ocispec.MediaTypeImageLayer, nil
+	case zstdChunked:
+		z, err = compressor.ZstdCompressor(w, annotations, nil)
+		return z, ocispec.MediaTypeImageLayerZstd, err
+	case gz:
+		mediaType = ocispec.MediaTypeImageLayerGzip
+	case zst:
+		mediaType = ocispec.MediaTypeImageLayerZstd
+	default:
+		return nil, "", fmt.Errorf("unknown compression %q", compression)
+	}
+	z, err = newCompressor(compression, w)
+	return z, mediaType, err
+}
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }
+
+// LoadLayer reads a layer that a store has, for Flatten.
+func LoadLayer(ctx context.Context, s *store.Store, l StoredLayer) (*Layer, error) {
+	limits := noLimits()
+	return loadLayer(ctx, s, l.DiffID, l.Stream, limits, newBounds(limits))
+}
