@@ -98,7 +98,7 @@ golden: ## write the golden files anew; a changed one is a format break, so look
 	git diff --stat
 
 .PHONY: demo
-demo: build ## the whole way in two minutes: build, push, pull, mount, update, diff
+demo: build ## the whole way in two minutes: build, push, pull, mount, update, diff, chunk
 	tests/demo.sh bin/flatroot
 
 .PHONY: man

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The whole way of an image in two minutes: build, push, pull, mount, update, diff. `make demo` calls it.
+# The whole way of an image in two minutes: build, push, pull, mount, update, diff, chunk. `make demo` calls it.
 #
 #   tests/demo.sh [FLATROOT]
 #
@@ -105,6 +105,25 @@ run flatroot --store machine du
 
 say "And what is the difference?"
 differs flatroot --store machine diff go:1 go:2
+
+say "Cut into layers by what changes together, an update fetches less: of the second version one file has changed since this build."
+cat >components.yaml <<EOF
+- component: source
+  paths: [/src/]
+  interval: monthly
+- component: tools
+  paths: [/bin/, /pkg/]
+  interval: quarterly
+EOF
+run flatroot chunk ./next oci:layout:chunked --mapping components.yaml --max-layers 8
+cp -a next third
+echo "a third version" >third/NUMBERS
+run flatroot chunk ./third oci:layout:chunked --mapping components.yaml --max-layers 8
+run flatroot chunks oci:layout:chunked
+run flatroot --store machine pull oci:layout:chunked --name go:3
+echo
+echo "What differs from the directory is times alone:"
+flatroot --store machine diff go:3 ./third | grep -v ' mtime ' && exit 1
 
 if [ "$mounted" = yes ]; then
 	say "Unmount."
