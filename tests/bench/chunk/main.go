@@ -1,46 +1,113 @@
+// Command chunk replays recorded histories of images against ways to cut them into layers: ours, and those of other tools. It
+// prints, as a Markdown table, how many megabytes an update fetches.
+//
+//	go run ./tests/bench/chunk [-run REGEXP] [-json] [TRACE.json.gz]...
+//
+// The traces in testdata are taken if none is given; tests/bench/chunk/record makes more of them.
 package main
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"os"
-	"time"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
 
-	"github.com/flatroot/flatroot/chunk"
+	"golang.org/x/sync/errgroup"
+
 	"github.com/flatroot/flatroot/tests/bench/chunk/replay"
 )
 
 func main() {
-	step := flag.Int("step", 0, "")
-	only := flag.Bool("only", false, "")
+	asJSON := flag.Bool("json", false, "all figures, as JSON")
+	pattern := flag.String("run", "", "only rows whose name, such as server weekly churn 64, matches the `regexp`")
 	flag.Parse()
-	b, err := os.ReadFile(flag.Arg(0))
-	if err != nil {
-		panic(err)
-	}
-	tr, err := replay.Parse(b)
-	if err != nil {
-		panic(err)
-	}
-	for _, c := range []replay.Config{
-		{N: 64, Step: 7, Steps: 78}, {N: 32, Step: 7, Steps: 78}, {N: 64, Step: 7, Steps: 78, Churn: true, Seed: 1}, {N: 64, Step: 7, Steps: 78, Churn: true, Seed: 2},
-		{N: 32, Step: 7, Steps: 78, Churn: true, Seed: 1}, {N: 32, Step: 7, Steps: 78, Churn: true, Seed: 2},
-		{N: 64, Step: 1, Steps: 146}, {N: 64, Step: 28, Steps: 39}, {N: 16, Step: 7, Steps: 78},
-	} {
-		fmt.Printf("%+v", c)
-		floor := replay.Run(tr, c, replay.PolicyFunc(replay.Floor)).Bytes
-		best := 1e18
-		if !*only {
-			for _, p := range []struct {
-				n string
-				p replay.PolicyFunc
-			}{{"single", replay.Single}, {"size", replay.SizeTop}, {"hash", replay.HashTiers}, {"frozen", replay.FrozenBins}, {"matrix", replay.Matrix}} {
-				r := replay.Run(tr, c, p.p)
-				best = min(best, r.Bytes)
-				fmt.Printf(" %s %.1f", p.n, r.Bytes/1e6)
-			}
-		}
-		r := replay.Run(tr, c, &replay.Ours{Options: chunk.PlanOptions{Step: time.Duration(max(7, *step*c.Step)) * 24 * time.Hour}})
-		fmt.Printf(" floor %.1f OURS %.1f (%.1f layers) ratio %.2f %v\n", floor/1e6, r.Bytes/1e6, r.Layers, (r.Bytes-floor)/(best-floor), r.Took.Round(time.Millisecond))
+	if err := run(os.Stdout, *pattern, *asJSON, flag.Args()); err != nil {
+		fmt.Fprintln(os.Stderr, "chunk:", err)
+		os.Exit(1)
 	}
 }
+
+func run(w io.Writer, pattern string, asJSON bool, traces []string) error {
+	match, err := regexp.Compile(pattern)
+	if err != nil {
+		return err
+	}
+	if len(traces) == 0 {
+		for _, name := range []string{"minimal", "server", "desktop"} {
+			traces = append(traces, filepath.Join("tests", "bench", "chunk", "testdata", name+".json.gz"))
+		}
+	}
+	results, err := compare(traces, match)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "\t")
+		return e.Encode(results)
+	}
+	table(w, results)
+	return nil
+}
+
+// compare runs the rows that match, as many at once as there are processors.
+func compare(traces []string, match *regexp.Regexp) ([]replay.Compared, error) {
+	var todo []func() replay.Compared
+	for _, file := range traces {
+		t, err := replay.ReadTrace(file)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range replay.Rows(strings.TrimSuffix(filepath.Base(file), ".json.gz")) {
+			if match.MatchString(r.String()) {
+				todo = append(todo, func() replay.Compared { return r.Compare(t) })
+			}
+		}
+	}
+	results := make([]replay.Compared, len(todo))
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i, do := range todo {
+		g.Go(func() error {
+			results[i] = do()
+			return nil
+		})
+	}
+	return results, g.Wait()
+}
+
+func table(w io.Writer, results []replay.Compared) {
+	header := []string{"row", "floor", "flatroot", "excess"}
+	for _, p := range replay.Rivals() {
+		header = append(header, p.Name)
+	}
+	header = append(header, "skip 4: floor, flatroot, best rival", "layers: flatroot, best rival", "ms a plan")
+	line := func(cells ...string) { fmt.Fprintf(w, "| %s |\n", strings.Join(cells, " | ")) }
+	line(header...)
+	line(strings.Split(strings.Repeat("--- ", len(header)-1)+"---", " ")...)
+	for _, c := range results {
+		line(cells(c)...)
+	}
+}
+
+// cells of a row. All but the last are in megabytes.
+func cells(c replay.Compared) []string {
+	out := []string{c.Row, mega(c.Floor.Mean), mega(c.Ours.Mean), "-"}
+	if excess, ok := c.Excess(); ok {
+		out[3] = fmt.Sprintf("%.2f", excess)
+	}
+	for _, p := range replay.Rivals() {
+		out = append(out, mega(c.Rivals[p.Name].Mean))
+	}
+	_, best := c.Best()
+	return append(out,
+		fmt.Sprintf("%s, %s, %s", mega(c.Floor.Skip4), mega(c.Ours.Skip4), mega(best.Skip4)),
+		fmt.Sprintf("%.1f, %.1f", c.Ours.Layers, best.Layers), fmt.Sprintf("%.1f", c.Ours.PlanMS))
+}
+
+func mega(bytes float64) string { return fmt.Sprintf("%.1f", bytes/1e6) }

@@ -1,155 +1,167 @@
-// Package replay replays a recorded history of an image's components against ways to cut the image into layers.
+// Package replay replays the recorded history of an image's components against ways to cut the image into layers, and counts
+// what a client fetches from release to release. A policy is shown no more than a builder would have known at the time.
 package replay
 
 import (
-	"encoding/json"
-	"fmt"
+	"encoding/binary"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
 )
 
-// Trace is a recorded history.
-type Trace struct {
-	Components []Component
-	End        time.Time
-}
-
-// Component of a trace.
-type Component struct {
-	Name  string
-	Size  int64
-	Dates []time.Time // oldest first
-}
-
-// Parse reads a trace.
-func Parse(b []byte) (*Trace, error) {
-	var raw struct {
-		Comp map[string]struct {
-			Size  int64    `json:"size"`
-			Dates []string `json:"dates"`
-		} `json:"comp"`
-	}
-	if err := json.Unmarshal(b, &raw); err != nil {
-		return nil, err
-	}
-	t := &Trace{End: time.Date(2026, 10, 28, 0, 0, 0, 0, time.UTC)}
-	for name, c := range raw.Comp {
-		if c.Size == 0 {
-			continue
-		}
-		x := Component{Name: name, Size: c.Size}
-		for _, d := range c.Dates {
-			at, err := time.Parse(time.DateOnly, d)
-			if err != nil {
-				return nil, err
-			}
-			if !at.After(t.End) {
-				x.Dates = append(x.Dates, at)
-			}
-		}
-		t.Components = append(t.Components, x)
-	}
-	slices.SortFunc(t.Components, func(a, b Component) int { return strings.Compare(a.Name, b.Name) })
-	return t, nil
-}
-
-// Config is a row.
-type Config struct {
-	N     int
-	Step  int // days
-	Steps int
-	Churn bool
-	Seed  uint64
-}
-
-// View is what a policy sees.
-type View struct {
-	*Trace
-	IDs     []int // that exist
-	Now     time.Time
-	N       int
-	Prev    [][]int
-	Version []int
-	Step    int
-}
-
-// Past are a component's dates up to now.
-func (v *View) Past(i int) []time.Time {
-	ds := v.Components[i].Dates
-	n, _ := slices.BinarySearchFunc(ds, v.Now.Add(time.Second), time.Time.Compare)
-	return ds[:n]
-}
-
-// Policy cuts.
-type Policy interface{ Cut(v *View) [][]int }
-
-// Result is what updates fetch.
-type Result struct {
-	Bytes  float64 // mean bytes an update
-	Layers float64
-	Took   time.Duration
-}
-
 const day = 24 * time.Hour
 
-// Run replays.
-func Run(t *Trace, c Config, p Policy) Result {
-	start := t.End.Add(-time.Duration(c.Steps*c.Step) * day)
-	alive := lives(t, c)
-	v := &View{Trace: t, N: c.N, Version: make([]int, len(t.Components)), Step: c.Step}
-	var have map[string]bool
-	var bytes, layers int64
-	began := time.Now()
-	for j := 0; j <= c.Steps; j++ {
-		v.Now = start.Add(time.Duration(j*c.Step) * day)
-		v.IDs = v.IDs[:0:0]
-		for i, x := range t.Components {
-			n, _ := slices.BinarySearchFunc(x.Dates, v.Now.Add(time.Second), time.Time.Compare)
-			v.Version[i] = n
-			if alive(i, j) {
-				v.IDs = append(v.IDs, i)
-			}
-		}
-		v.Prev = p.Cut(v)
-		now := map[string]bool{}
-		for _, l := range v.Prev {
-			if len(l) == 0 {
-				continue
-			}
-			slices.Sort(l)
-			var key strings.Builder
-			var size int64
-			for _, i := range l {
-				fmt.Fprintf(&key, "%d@%d ", i, v.Version[i])
-				size += t.Components[i].Size
-			}
-			now[key.String()] = true
-			if have != nil && !have[key.String()] {
-				bytes += size
-				layers++
-			}
-		}
-		have = now
-	}
-	return Result{float64(bytes) / float64(c.Steps), float64(layers) / float64(c.Steps), time.Since(began)}
+// Pace is how often there is a release, and how many of them are replayed, up to the end of the trace.
+type Pace struct {
+	Name  string
+	Days  int
+	Steps int
 }
 
-func lives(t *Trace, c Config) func(i, step int) bool {
-	n := len(t.Components)
-	from, to := make([]int, n), make([]int, n)
-	for i := range to {
-		to[i] = c.Steps + 1
+// Paces are those of the tables.
+func Paces() []Pace {
+	return []Pace{{"weekly", 7, 78}, {"daily", 1, 146}, {"monthly", 28, 39}}
+}
+
+// Case is one history with one limit of layers.
+type Case struct {
+	Pace
+	N     int // layers
+	Churn bool
+	Seed  uint64 // of churn
+}
+
+// View is what a policy sees of a release.
+type View struct {
+	*Trace
+	IDs     []int // of the components that the image has, ascending
+	Now     time.Time
+	N       int     // layers that there may be
+	Prev    [][]int // what the policy has returned for the release before; nil: this is the first
+	Version []int   // of all components: it counts changes
+}
+
+// Past are a component's changes so far.
+func (v *View) Past(id int) []time.Time {
+	changes := v.Components[id].Changes
+	return changes[:countUntil(changes, v.Now)]
+}
+
+func countUntil(changes []time.Time, now time.Time) int {
+	n, _ := slices.BinarySearchFunc(changes, now.Add(1), time.Time.Compare)
+	return n
+}
+
+func (v *View) size(id int) int64 { return v.Components[id].Size }
+
+// Cut says which components share a layer. Empty layers don't count.
+type Cut func(v *View) [][]int
+
+// Result is what clients fetch.
+type Result struct {
+	Mean   float64 `json:"mean"` // bytes an update from one release to the next
+	Median float64 `json:"median"`
+	P95    float64 `json:"p95"`
+	Skip4  float64 `json:"skip4"`   // bytes an update to the fourth release after, on average
+	Layers float64 `json:"layers"`  // that an update fetches, on average
+	Cold   float64 `json:"cold"`    // bytes without anything there, of the last release
+	PlanMS float64 `json:"plan_ms"` // milliseconds a plan takes, on average
+}
+
+// layers are those of a release, by what is in them; values are bytes.
+type layers map[string]int64
+
+// skipped is how many releases the client that updates seldom goes ahead at once.
+const skipped = 4
+
+// Run replays a case.
+func Run(t *Trace, c Case, cut Cut) Result {
+	alive := lives(t, c)
+	v := &View{Trace: t, N: c.N, Version: make([]int, len(t.Components))}
+	var releases []layers
+	var took time.Duration
+	for step := range c.Steps + 1 {
+		v.Now = t.End.Add(-time.Duration((c.Steps-step)*c.Days) * day)
+		v.IDs = nil
+		for id, x := range t.Components {
+			v.Version[id] = countUntil(x.Changes, v.Now)
+			if alive(id, step) {
+				v.IDs = append(v.IDs, id)
+			}
+		}
+		began := time.Now()
+		v.Prev = cut(v)
+		took += time.Since(began)
+		releases = append(releases, v.layers(v.Prev))
 	}
+	r := count(releases)
+	r.PlanMS = took.Seconds() * 1000 / float64(len(releases))
+	return r
+}
+
+func (v *View) layers(groups [][]int) layers {
+	out := layers{}
+	for _, g := range groups {
+		var name []byte
+		var size int64
+		for _, id := range slices.Sorted(slices.Values(g)) {
+			name = binary.AppendUvarint(binary.AppendUvarint(name, uint64(id)), uint64(v.Version[id]))
+			size += v.size(id)
+		}
+		if len(g) > 0 {
+			out[string(name)] = size
+		}
+	}
+	return out
+}
+
+func count(releases []layers) (r Result) {
+	var bytes, skip []float64
+	var fetched float64
+	for k, l := range releases {
+		if k >= 1 {
+			b, n := l.without(releases[k-1])
+			bytes = append(bytes, b)
+			fetched += n
+		}
+		if k >= skipped {
+			b, _ := l.without(releases[k-skipped])
+			skip = append(skip, b)
+		}
+	}
+	r.Mean, _ = meanDeviation(bytes)
+	r.Skip4, _ = meanDeviation(skip)
+	r.Layers = fetched / float64(len(bytes))
+	r.Cold, _ = releases[len(releases)-1].without(nil)
+	slices.Sort(bytes)
+	r.Median, r.P95 = median(bytes), bytes[len(bytes)*95/100]
+	return r
+}
+
+// without are the bytes and the number of layers that a client lacks which has others.
+func (l layers) without(have layers) (bytes, n float64) {
+	for name, size := range l {
+		if _, ok := have[name]; !ok {
+			bytes += float64(size)
+			n++
+		}
+	}
+	return bytes, n
+}
+
+// lives tells when there are which components: all of them always, or, with churn, a tenth come and a twentieth go at some
+// time.
+func lives(t *Trace, c Case) func(id, step int) bool {
+	n := len(t.Components)
+	from, to := make([]int, n), slices.Repeat([]int{c.Steps + 1}, n)
 	if c.Churn {
 		r := rand.New(rand.NewPCG(c.Seed, 7))
-		for _, i := range r.Perm(n)[:n/10] {
-			from[i] = 1 + r.IntN(c.Steps-1)
+		for _, id := range r.Perm(n)[:n/10] {
+			from[id] = 1 + r.IntN(c.Steps-1)
 		}
-		for _, i := range r.Perm(n)[:n/20] {
-			to[i] = 1 + r.IntN(c.Steps-1)
+		for _, id := range r.Perm(n)[:n/20] {
+			to[id] = 1 + r.IntN(c.Steps-1)
 		}
 	}
-	return func(i, step int) bool { return step >= from[i] && step < to[i] }
+	return func(id, step int) bool { return step >= from[id] && step < to[id] }
 }
