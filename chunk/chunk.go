@@ -2,7 +2,7 @@
 //
 // The words: a component is what changes as one, the files of a source package for example. A plan says which components
 // share a layer. The step is the time from one release to the next as the statistics see it, a week. A component's history
-// has a bit for each step: whether it changed then. What a layer is expected to cost an update is its size, and what a
+// has a bit for each grain, a week or a shorter step: whether it changed in the step that ended then. What a layer is expected to cost an update is its size, and what a
 // request costs, times the probability that one of its components changes in the next step.
 //
 // A plan is computed from components alone, in integers, so that it is the same on every machine. With the plan of the

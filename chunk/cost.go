@@ -1,6 +1,9 @@
 package chunk
 
-import "math/bits"
+import (
+	"math"
+	"math/bits"
+)
 
 // probability is a fixed-point number. Floating point would give other plans on machines that fuse multiplication and
 // addition.
@@ -17,6 +20,26 @@ func (p probability) not() probability { return certain - p }
 
 // over undoes times, but for rounding. q is not zero.
 func (p probability) over(q probability) probability { return min(p<<oneBits/q, certain) }
+
+// mean is the geometric mean.
+func (p probability) mean(q probability) probability {
+	if p == certain && q == certain {
+		return certain
+	}
+	return probability(sqrt(uint64(p * q)))
+}
+
+// sqrt is the root rounded down, exactly: floating point only says where to begin.
+func sqrt(x uint64) uint64 {
+	root := min(uint64(math.Sqrt(float64(x))), math.MaxUint32)
+	for root*root > x {
+		root--
+	}
+	for root < math.MaxUint32 && (root+1)*(root+1) <= x {
+		root++
+	}
+	return root
+}
 
 // ratio is a/b as a probability; a is not greater than b.
 func ratio(a, b uint64) probability {

@@ -3,6 +3,7 @@ package chunk
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 )
@@ -20,6 +21,9 @@ func TestProbabilities(t *testing.T) {
 		}
 		if got := p.times(q).over(q); q > certain/64 && !near(got.float(), p.float()) {
 			t.Fatalf("%v * %v / %[2]v = %v", p.float(), q.float(), got.float())
+		}
+		if got := p.mean(q).float(); !near(got, math.Sqrt(p.float()*q.float())) {
+			t.Fatalf("mean of %v and %v = %v", p.float(), q.float(), got)
 		}
 		size := r.Int64N(1 << 44)
 		if got, want := float64(expected(size, p))/(1<<costBits), float64(size)*p.float(); math.Abs(got-want) > 1e-9*want+1e-3 {
@@ -69,6 +73,59 @@ func TestHistories(t *testing.T) {
 	}
 }
 
+func TestRoots(t *testing.T) {
+	for _, x := range []uint64{0, 1, 2, 3, 4, 1<<52 - 1, 1 << 52, 1<<62 - 1, 1 << 62, math.MaxUint32 * math.MaxUint32, math.MaxUint64} {
+		root := sqrt(x)
+		if root*root > x || root < math.MaxUint32 && (root+1)*(root+1) <= x {
+			t.Errorf("root of %d: %d", x, root)
+		}
+	}
+	if got := certain.mean(certain); got != certain {
+		t.Errorf("mean of what is certain: %d", got)
+	}
+}
+
+// TestWindows: with steps of four weeks, a change is in the four windows that end when it happens or within four weeks after.
+func TestWindows(t *testing.T) {
+	day := 24 * time.Hour
+	for _, c := range []struct {
+		step time.Duration
+		days int
+		want []int
+	}{
+		{Step, 40, []int{5}},
+		{4 * Step, 40, []int{2, 3, 4, 5}},
+		{4 * Step, 8, []int{0, 1}},
+		{4 * Step, 64 * 7, []int{61, 62, 63, 64}},
+		{day, 40, []int{40}},
+		{30 * day, 130 * 7, nil},
+	} {
+		var got []int
+		windowsOf([]time.Time{now.Add(-time.Duration(c.days) * day)}, now, c.step).steps(func(i int) { got = append(got, i) })
+		if !slices.Equal(got, c.want) {
+			t.Errorf("steps of %v, a change %d days ago: windows %v, want %v", c.step, c.days, got, c.want)
+		}
+	}
+}
+
+// TestMergingBound: merging never costs less than what groups are left out by.
+func TestMergingBound(t *testing.T) {
+	m := newModel()
+	r := rand.New(rand.NewPCG(5, 5))
+	for range 500 {
+		g := &merging{m: m}
+		for _, c := range random(r, 2) {
+			x := mergedGroup{load: m.load(c, now, Step)}
+			g.settle(&x)
+			g.groups = append(g.groups, x)
+		}
+		x, y := &g.groups[0], &g.groups[1]
+		if least, extra := x.atLeast(y), m.cost(x.with(y.load))-x.cost-y.cost; least > extra {
+			t.Fatalf("merging %+v and %+v costs %d, said to be %d at least", x, y, extra, least)
+		}
+	}
+}
+
 // TestSearchKeepsCount: what a group costs without a member is what the others cost.
 func TestSearchKeepsCount(t *testing.T) {
 	m := newModel()
@@ -76,7 +133,7 @@ func TestSearchKeepsCount(t *testing.T) {
 	for range 200 {
 		var loads []load
 		for _, c := range random(r, 6) {
-			loads = append(loads, loadOf(c, now, Step))
+			loads = append(loads, m.load(c, now, Step))
 		}
 		s := &searching{m: m, loads: loads}
 		g, rest := new(searchedGroup), new(searchedGroup)
@@ -89,7 +146,8 @@ func TestSearchKeepsCount(t *testing.T) {
 		s.settle(g)
 		s.settle(rest)
 		got := g.without(loads[0])
-		if got.past != rest.past || got.size != rest.size || !near(got.quiet.float(), rest.quiet.float()) {
+		if got.past != rest.past || got.size != rest.size || !near(got.quiet.float(), rest.quiet.float()) ||
+			!near(got.apart.float(), rest.apart.float()) {
 			t.Fatalf("%+v, want %+v", got, rest.load)
 		}
 	}

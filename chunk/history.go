@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// historySteps is how far back changes count: with weights that halve every halfLife steps, what is older has no say.
+// historySteps is how far back changes count: with weights that halve every halfLife grains, what is older has no say.
 const historySteps = 128
 
 // history has a bit for each step: bit 0 is the newest.
@@ -40,4 +40,30 @@ func historyOf(changes []time.Time, now time.Time, step time.Duration) history {
 		}
 	}
 	return h
+}
+
+// grain is the time that a bit of the model's histories stands for: a step, but no more than a week, since years of steps of
+// a month are too few to tell chance from habit.
+func grain(step time.Duration) time.Duration { return min(step, Step) }
+
+// windowsOf has a bit for each grain: whether there was a change in the step that ended then. Where steps are longer than grains
+// they overlap, so that it doesn't depend on the day on which they begin.
+func windowsOf(changes []time.Time, now time.Time, step time.Duration) history {
+	h := historyOf(changes, now, grain(step))
+	out := h
+	for i := 1; time.Duration(i)*grain(step) < step && i < historySteps; i++ {
+		h.earlier()
+		out = out.or(h)
+	}
+	return out
+}
+
+// earlier takes a step off each change's age.
+func (h *history) earlier() {
+	for i := range h {
+		h[i] >>= 1
+		if i+1 < len(h) {
+			h[i] |= h[i+1] << 63
+		}
+	}
 }

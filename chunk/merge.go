@@ -15,6 +15,7 @@ type merging struct {
 type mergedGroup struct {
 	load
 	members []int
+	chance  probability
 	cost    cost
 	gone    bool
 	partner int  // the one later in the list that it costs least to merge with; -1: none
@@ -25,11 +26,11 @@ type mergedGroup struct {
 func merge(m *model, loads []load, start [][]int, n int) [][]int {
 	g := &merging{m: m, left: len(start)}
 	for _, members := range start {
-		x := mergedGroup{load: load{quiet: certain}, members: slices.Clone(members)}
+		x := mergedGroup{load: nothing(), members: slices.Clone(members)}
 		for _, i := range members {
 			x.load = x.with(loads[i])
 		}
-		x.cost = m.cost(x.load)
+		g.settle(&x)
 		g.groups = append(g.groups, x)
 	}
 	if g.left > n {
@@ -49,20 +50,34 @@ func merge(m *model, loads []load, start [][]int, n int) [][]int {
 	return out
 }
 
-func (g *merging) extra(a, b int) cost {
+func (g *merging) settle(x *mergedGroup) {
+	x.chance = g.m.probability(x.load)
+	x.cost = expected(x.size+requestCost, x.chance)
+}
+
+// consider makes b the partner of a, which is earlier in the list, if merging with that costs less than with the partner so far.
+func (g *merging) consider(a, b int) {
 	x, y := &g.groups[a], &g.groups[b]
-	return g.m.cost(x.with(y.load)) - x.cost - y.cost
+	if x.partner >= 0 && x.atLeast(y) >= x.extra {
+		return
+	}
+	if e := g.m.cost(x.with(y.load)) - x.cost - y.cost; x.partner < 0 || e < x.extra {
+		x.partner, x.extra = b, e
+	}
+}
+
+// atLeast is less than what merging costs, or that: as if all changes of one were changes of the other too. Most groups are
+// no partners by this alone, which takes a fraction of the time.
+func (x *mergedGroup) atLeast(y *mergedGroup) cost {
+	return expected(x.size+y.size+requestCost, max(x.chance, y.chance)) - x.cost - y.cost
 }
 
 func (g *merging) findPartner(a int) {
 	x := &g.groups[a]
 	x.partner = -1
 	for b := a + 1; b < len(g.groups); b++ {
-		if g.groups[b].gone {
-			continue
-		}
-		if e := g.extra(a, b); x.partner < 0 || e < x.extra {
-			x.partner, x.extra = b, e
+		if !g.groups[b].gone {
+			g.consider(a, b)
 		}
 	}
 }
@@ -79,7 +94,7 @@ func (g *merging) mergeBest() {
 	y := &g.groups[from]
 	x.load = x.with(y.load)
 	x.members = append(x.members, y.members...)
-	x.cost = g.m.cost(x.load)
+	g.settle(x)
 	y.gone = true
 	g.left--
 	g.findPartnersAgain(best, from)
@@ -93,9 +108,7 @@ func (g *merging) findPartnersAgain(grown, gone int) {
 		case i == grown || x.partner == grown || x.partner == gone:
 			g.findPartner(i)
 		case i < grown:
-			if e := g.extra(i, grown); e < x.extra {
-				x.partner, x.extra = grown, e
-			}
+			g.consider(i, grown)
 		}
 	}
 }

@@ -130,7 +130,7 @@ func (p *planner) weigh() {
 	}
 	p.addSeen()
 	for _, c := range p.components {
-		p.loads = append(p.loads, loadOf(c, p.o.Now, p.o.Step))
+		p.loads = append(p.loads, p.model.load(c, p.o.Now, p.o.Step))
 	}
 	p.placed = make([]bool, len(p.components))
 }
@@ -246,7 +246,7 @@ func (p *planner) openForRoom() {
 }
 
 func (p *planner) sum(members []int) load {
-	l := load{quiet: certain}
+	l := nothing()
 	for _, i := range members {
 		l = l.with(p.loads[i])
 	}

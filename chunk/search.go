@@ -60,7 +60,7 @@ func (g *searchedGroup) remove(i int, l load) {
 
 // settle computes a group's load from its members, without the rounding of what went before.
 func (s *searching) settle(g *searchedGroup) {
-	g.load = load{quiet: certain}
+	g.load = nothing()
 	for _, i := range g.members {
 		g.load = g.load.with(s.loads[i])
 	}
@@ -75,7 +75,7 @@ func (g *searchedGroup) without(l load) load {
 			past.clear(step)
 		}
 	})
-	return load{past: past, quiet: g.quiet.over(l.quiet), size: g.size - l.size}
+	return g.load.without(l, past)
 }
 
 func (s *searching) moves() (moved bool) {

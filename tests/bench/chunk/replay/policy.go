@@ -49,7 +49,7 @@ func (p *planner) cut(v *View) [][]int {
 			Name: c.Name, Size: c.Size, Changes: v.Past(id), Digest: strconv.Itoa(v.Version[id]),
 		})
 	}
-	p.options.MaxLayers, p.options.Now = v.N, v.Now
+	p.options.MaxLayers, p.options.Now, p.options.Step = v.N, v.Now, time.Duration(v.Days)*day
 	plan, err := chunk.NewPlan(components, p.options)
 	if err != nil {
 		panic(err) // a trace has nothing that can't be planned

@@ -36,6 +36,7 @@ type View struct {
 	*Trace
 	IDs     []int // of the components that the image has, ascending
 	Now     time.Time
+	Days    int     // from release to release
 	N       int     // layers that there may be
 	Prev    [][]int // what the policy has returned for the release before; nil: this is the first
 	Version []int   // of all components: it counts changes
@@ -77,7 +78,7 @@ const skipped = 4
 // Run replays a case.
 func Run(t *Trace, c Case, cut Cut) Result {
 	alive := lives(t, c)
-	v := &View{Trace: t, N: c.N, Version: make([]int, len(t.Components))}
+	v := &View{Trace: t, Days: c.Days, N: c.N, Version: make([]int, len(t.Components))}
 	var releases []layers
 	var took time.Duration
 	for step := range c.Steps + 1 {
