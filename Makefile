@@ -83,6 +83,10 @@ bench: build ## ratios to the peers, interleaved runs; as root; makes the corpus
 	FLATROOT_PEERS=$(PEERS) tests/bench/mount/peers.sh
 	FLATROOT_PEERS=$(PEERS) FLATROOT_CORPUS=$(CORPUS) $(GO) run ./tests/bench/mount $(MOUNTBENCHFLAGS)
 
+.PHONY: bench-chunk
+bench-chunk: ## megabytes that updates fetch of chunked images, by recorded histories; an hour (BENCHFLAGS='-run "server weekly"': less)
+	$(GO) run ./tests/bench/chunk $(BENCHFLAGS)
+
 .PHONY: nightly
 nightly: ## the long figures: all suites at nightly size, ten minutes a fuzz target, the benchmarks
 	FLATROOT_NIGHTLY=1 $(MAKE) test-peers RACE=1 TESTFLAGS='-timeout=4h'

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -41,26 +42,30 @@ func trace(t *testing.T, name string) *Trace {
 // they are replayed nightly, for the figures to stay true.
 func TestRows(t *testing.T) {
 	recorded := readFigures(t)
+	var lock sync.Mutex // recorded's
+	if testenv.Update() {
+		t.Cleanup(func() { writeFigures(t, recorded) })
+	}
 	for _, name := range []string{"minimal", "server", "desktop"} {
 		tr := trace(t, name)
 		for _, r := range Rows(name) {
-			f, ok := recorded[r.String()]
+			f, ok := recorded[r.String()] // parallel tests wait for the end of this one
 			if !quick(r) && (!ok || !testenv.Nightly()) {
 				continue
 			}
 			t.Run(r.String(), func(t *testing.T) {
+				t.Parallel()
 				if testenv.Update() || testenv.Nightly() {
 					f = compareFigure(t, r, tr, f)
+					lock.Lock()
 					recorded[r.String()] = f
+					lock.Unlock()
 				} else if !ok {
 					t.Fatal("nothing is recorded of this row: FLATROOT_UPDATE=1 does it")
 				}
 				checkOurs(t, r, r.Run(tr, Ours()).Mean, f)
 			})
 		}
-	}
-	if testenv.Update() {
-		writeFigures(t, recorded)
 	}
 }
 
