@@ -15,6 +15,7 @@ type merging struct {
 type mergedGroup struct {
 	load
 	members []int
+	calm    probability // that the past has no change in a step
 	chance  probability
 	cost    cost
 	gone    bool
@@ -51,7 +52,8 @@ func merge(m *model, loads []load, start [][]int, n int) [][]int {
 }
 
 func (g *merging) settle(x *mergedGroup) {
-	x.chance = g.m.probability(x.load)
+	x.calm = g.m.joint(x.past).not()
+	x.chance = x.calm.mean(x.apart).times(x.quiet).not()
 	x.cost = expected(x.size+requestCost, x.chance)
 }
 
@@ -69,7 +71,8 @@ func (g *merging) consider(a, b int) {
 // atLeast is less than what merging costs, or that: as if all changes of one were changes of the other too. Most groups are
 // no partners by this alone, which takes a fraction of the time.
 func (x *mergedGroup) atLeast(y *mergedGroup) cost {
-	return expected(x.size+y.size+requestCost, max(x.chance, y.chance)) - x.cost - y.cost
+	calm := min(x.calm, y.calm).mean(x.apart.times(y.apart))
+	return expected(x.size+y.size+requestCost, calm.times(x.quiet.times(y.quiet)).not()) - x.cost - y.cost
 }
 
 func (g *merging) findPartner(a int) {
