@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/flatroot/flatroot/chunk"
+	"github.com/flatroot/flatroot/tests/testenv"
 	"github.com/flatroot/flatroot/tree"
 )
 
@@ -123,9 +124,9 @@ func (w *world) above(a *chunk.Above, r *rand.Rand) (changes []byte, layers [][]
 
 // TestAboveBase changes random trees and puts what AboveBase says above what they were.
 func TestAboveBase(t *testing.T) {
-	seeds := 300
-	if testing.Short() {
-		seeds = 50
+	seeds := 60
+	if testenv.Nightly() {
+		seeds = 3000
 	}
 	whiteouts := 0
 	for seed := range uint64(seeds) {

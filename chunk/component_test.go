@@ -737,7 +737,7 @@ func TestParseInterval(t *testing.T) {
 		"daily": 1, "weekly": 7, "biweekly": 14, "monthly": 30, "quarterly": 90, "yearly": 365, "1": 1, "3660d": 3660,
 		"": 0, "d": 0, "0d": 0, "3661": 0, "1.5": 0, "+7": 0, "7dd": 0, "99999999999999999999": 0,
 	} {
-		if d, err := parseInterval(in); d != days*day || (err == nil) != (days > 0) {
+		if d, err := ParseInterval(in); d != days*day || (err == nil) != (days > 0) {
 			t.Errorf("%q: got %v, %v", in, d, err)
 		}
 	}

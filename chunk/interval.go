@@ -28,9 +28,9 @@ const (
 // maxInterval bounds what may be said: ten years are the same as never.
 const maxInterval = 3660 * day
 
-// parseInterval reads daily, weekly, biweekly, monthly, quarterly, yearly, or a number of days such as 10 or 10d. The words
+// ParseInterval reads daily, weekly, biweekly, monthly, quarterly, yearly, or a number of days such as 10 or 10d. The words
 // are chunkah's.
-func parseInterval(s string) (time.Duration, error) {
+func ParseInterval(s string) (time.Duration, error) {
 	switch s {
 	case "daily":
 		return day, nil

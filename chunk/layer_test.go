@@ -38,9 +38,9 @@ func deal(w *world, r *rand.Rand, n int) [][]byte {
 
 // TestUnion deals random trees to layers and puts these together in several orders: it is always the tree.
 func TestUnion(t *testing.T) {
-	seeds := 100
-	if testing.Short() {
-		seeds = 20
+	seeds := 30
+	if testenv.Nightly() {
+		seeds = 1000
 	}
 	for seed := range uint64(seeds) {
 		r := rand.New(rand.NewPCG(seed, 6))

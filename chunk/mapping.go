@@ -273,7 +273,7 @@ func (s *said) setInterval(n *yaml.Node) error {
 	if err != nil {
 		return err
 	}
-	d, err := parseInterval(text)
+	d, err := ParseInterval(text)
 	if err != nil {
 		return wrong(n, "%w", err)
 	}

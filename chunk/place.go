@@ -258,7 +258,7 @@ func (c *claimer) readAnnotation(n tree.Node) (annotation, error) {
 				a.group = claim{group: c.group(byXattr, escapeName(value))}
 			}
 		case intervalXattr:
-			a.interval, err = parseInterval(value)
+			a.interval, err = ParseInterval(value)
 		}
 		if err != nil {
 			return a, fmt.Errorf("%s: %w", x.Name, err)

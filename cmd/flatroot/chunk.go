@@ -47,6 +47,7 @@ An image that is elsewhere comes into the store, without a name: flatroot gc tak
 			&cli.BoolFlag{Name: "split", Value: true, Usage: "put programs and other files of large components apart"},
 			&cli.StringFlag{Name: "mtime", Value: string(chunk.MtimeStable), Usage: "what becomes of times: `HOW` is keep, clamp or stable"},
 			&cli.StringFlag{Name: "now", Usage: "count changes back from `TIME`, such as 2026-11-02; default: the newest change that is known"},
+			&cli.StringFlag{Name: "every", Value: "weekly", Usage: "releases come every `INTERVAL`: daily, weekly, biweekly, monthly, quarterly, or days such as 10d"},
 			&cli.StringFlag{Name: "compress", Value: "zstd", Usage: "compress layers by `HOW`: gzip, zstd, zstd:chunked or none"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "only say what the layers would be"},
 			&cli.StringFlag{Name: "html", Usage: "write a page that shows the layers to `FILE`"},
@@ -79,6 +80,7 @@ type chunkOptions struct {
 	mtime         chunk.MtimePolicy
 	epoch         time.Time // zero: none
 	now           time.Time
+	every         time.Duration
 	compression   string
 	dryRun        bool
 	html          string
@@ -106,6 +108,9 @@ func chunkOptionsOf(v *invocation) (o chunkOptions, err error) {
 	}
 	if o.now, err = readTime(v.String("now")); err != nil {
 		return o, v.usagef("--now=%s: want a date such as 2026-11-02 or a time such as 2026-11-02T15:04:05Z", v.String("now"))
+	}
+	if o.every, err = chunk.ParseInterval(v.String("every")); err != nil {
+		return o, v.usagef("--every: %v", err)
 	}
 	switch {
 	case !slices.Contains(index.LayerCompressions(), o.compression):
@@ -241,7 +246,7 @@ func (j *chunkJob) plan(ctx context.Context) error {
 	if layers < chunk.MinLayers {
 		return fmt.Errorf("the base has %d layers, which leaves %d of %d: allow more with --max-layers", j.base.numLayers(), layers, j.o.layers)
 	}
-	j.planned, err = chunk.NewPlan(j.claims.Components, chunk.PlanOptions{MaxLayers: layers, Now: j.clock(), Previous: j.previous})
+	j.planned, err = chunk.NewPlan(j.claims.Components, chunk.PlanOptions{MaxLayers: layers, Now: j.clock(), Step: j.o.every, Previous: j.previous})
 	return err
 }
 
