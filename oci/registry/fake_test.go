@@ -187,7 +187,9 @@ func (f *fake) receive(r *http.Request, id string) {
 		}
 		n, err := r.Body.Read(b)
 		f.mu.Lock()
-		f.uploads[id] = append(f.uploads[id], b[:n]...)
+		if have, ok := f.uploads[id]; ok { // a request that was broken off may end after the one that gives the upload up
+			f.uploads[id] = append(have, b[:n]...)
+		}
 		f.received += int64(n)
 		f.mu.Unlock()
 		if cut >= 0 {
@@ -204,7 +206,11 @@ func (f *fake) receive(r *http.Request, id string) {
 func (f *fake) finish(w http.ResponseWriter, repo, id, want string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	b := f.uploads[id]
+	b, ok := f.uploads[id]
+	if !ok {
+		refuse(w, 404, "BLOB_UPLOAD_UNKNOWN", "no such upload")
+		return
+	}
 	if got := digest.NewDigestFromBytes(digest.SHA256, sum(b)).String(); got != want {
 		refuse(w, 400, "DIGEST_INVALID", "it is "+got)
 		return
