@@ -62,7 +62,7 @@ func scenarios() []scenario {
 		{name: "pull-keep", before: []string{initStore, pullOther}, command: pullV1 + " --keep-blobs", digest: true},
 		{name: "pull-keep-later", before: []string{initStore, pullV1}, command: pullV1 + " --keep-blobs", digest: true},
 		{
-			name: "pull-all", before: []string{initStore, pullV1}, digest: true,
+			name: "pull-all", before: []string{initStore, pullV1}, sparse: true, digest: true,
 			command: "pull --store {store} oci:{layout}:all --platform all --keep-blobs --name web",
 		},
 		{
