@@ -434,7 +434,9 @@ func TestClaimSplit(t *testing.T) {
 		/usr/lib/libx.so.1 -> libx.so.1.2
 		/usr/lib/another.name = /usr/lib/libx.so.1.2
 		/usr/lib/plugin.so.d/conf 1000000
+		/usr/share/changelog.gz 100
 		/usr/share/data 2000000
+		/usr/share/info/app.md5sums 100
 		/usr/share/dir/
 		/usr/share/link -> data`
 	all := []string{"/usr/bin/prog", "/usr/lib/another.name", "/usr/share/data"}
@@ -455,8 +457,10 @@ func TestClaimSplit(t *testing.T) {
 		/usr/lib/libx.so.1 map/app
 		/usr/lib/libx.so.1.2 map/app
 		/usr/lib/plugin.so.d/conf map/app+data
+		/usr/share/changelog.gz map/app
 		/usr/share/data map/app+data
 		/usr/share/dir map/app+data
+		/usr/share/info/app.md5sums map/app
 		/usr/share/link map/app+data`)
 	o.Databases = []pkgdb.Database{{Packages: []pkgdb.Package{
 		{Name: "p", Built: march, Changes: []time.Time{march, january}, Paths: []string{"/usr/share/data"}},

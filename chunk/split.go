@@ -73,10 +73,11 @@ func (c *claimer) code(total []uint64) (map[tree.Node]bool, error) {
 	return code, err
 }
 
-// isOfBuild tells of names that stand for something new in each version of a package: the changelog, and links by the build
-// IDs of programs (/usr/lib/.build-id/XX/YYYY… of rpm, a SHA-1 without its first byte).
+// isOfBuild tells of names that stand for something new in each version of a package: the changelog, dpkg's checksums of all
+// of its files (info/*.md5sums), and links by the build IDs of programs (/usr/lib/.build-id/XX/YYYY… of rpm, a SHA-1 without
+// its first byte).
 func isOfBuild(name string) bool {
-	return strings.HasPrefix(name, "changelog") || len(name) == 38 && strings.Trim(name, "0123456789abcdef") == ""
+	return strings.HasPrefix(name, "changelog") || strings.HasSuffix(name, ".md5sums") || len(name) == 38 && strings.Trim(name, "0123456789abcdef") == ""
 }
 
 // eachName visits all that is no directory, under each of its names.

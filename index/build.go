@@ -35,26 +35,27 @@ func Build(ctx context.Context, s *store.Store, tar io.Reader, what string, o Im
 
 // BuildDigest computes the digest of the image that Build would make, and stores nothing.
 func BuildDigest(ctx context.Context, a fsverity.Algorithm, tar io.Reader, what string, o ImportOptions) (*Report, error) {
-	t, im, err := buildTree(ctx, a, tar, what, o)
+	im := newImporter(a, builtSource(what), o)
+	t, err := im.buildTree(ctx, tar, what)
 	if err != nil {
 		return nil, err
 	}
 	return im.done(im.digestImage(t))
 }
 
-// BuildTree gives the tree of the image that Build would make, and stores nothing.
+// BuildTree gives the tree of the image that Build would make, and stores nothing. The tar itself is not hashed, only what is
+// in it.
 func BuildTree(ctx context.Context, a fsverity.Algorithm, tar io.Reader, what string, o ImportOptions) (*tree.Tree, error) {
-	t, _, err := buildTree(ctx, a, tar, what, o)
-	return t, err
+	im := newImporter(a, builtSource(what), o)
+	im.unnamed = true
+	return im.buildTree(ctx, tar, what)
 }
 
-func buildTree(ctx context.Context, a fsverity.Algorithm, tar io.Reader, what string, o ImportOptions) (*tree.Tree, *importer, error) {
-	im := newImporter(a, builtSource(what), o)
+func (im *importer) buildTree(ctx context.Context, tar io.Reader, what string) (*tree.Tree, error) {
 	if err := im.build(ctx, tar); err != nil {
-		return nil, nil, fmt.Errorf("read %s: %w", what, err)
+		return nil, fmt.Errorf("read %s: %w", what, err)
 	}
-	t, err := im.flatten(ctx)
-	return t, im, err
+	return im.flatten(ctx)
 }
 
 // build reads the one layer and makes the documents for it.
@@ -65,7 +66,8 @@ func (im *importer) build(ctx context.Context, tar io.Reader) (err error) {
 		MediaType: ocispec.MediaTypeImageLayer, Size: -1,
 	}}}
 	j := &layerJob{
-		hashers: im.hashers, to: im.contents(), alg: im.report.Algorithm, limits: im.Limits, tell: im.Progress.Start(Reading, l.Layer),
+		hashers: im.hashers, to: im.contents(), alg: im.report.Algorithm, limits: im.Limits, unnamed: im.unnamed,
+		tell: im.Progress.Start(Reading, l.Layer),
 	}
 	if im.s != nil {
 		j.stream = stream.NewWriter(im.s.Algorithm(), stream.OCILayer, stream.WriterOptions{Scratch: im.s.Scratch})

@@ -127,6 +127,7 @@ type importer struct {
 	img     *oci.Image
 	hashers *hashers
 	bounds  *bounds
+	unnamed bool // of a tar that is built: its digest is not wanted
 	report  Report
 	layers  []*importedLayer // distinct, in the image's order
 	blobs   []*keptBlob      // distinct, in the image's order

@@ -30,6 +30,7 @@ type layerJob struct {
 	tee     io.Writer      // gets the tar; may be nil
 	keep    io.Writer      // gets the blob; may be nil
 	forget  bool           // the entries are not wanted
+	unnamed bool           // the digests of blob and tar are not wanted
 }
 
 // layerResult is what came of it. Nothing in it has been compared with what the layer claims to be.
@@ -61,7 +62,7 @@ func (j *layerJob) read(ctx context.Context, blob io.Reader, size int64) (*layer
 	defer files.close()
 	in := startInflater(ctx, blob, size, j)
 	e := startEncoder(j, cancel)
-	c := &cutter{job: j, ctx: ctx, in: in, parts: e.parts, diff: sha256.New(), files: files}
+	c := &cutter{job: j, ctx: ctx, in: in, parts: e.parts, diff: j.newHash(), files: files}
 	report, err := parseTar(c, j.limits, c.entry)
 	if err == nil {
 		err = c.flush()
@@ -89,6 +90,18 @@ func (j *layerJob) read(ctx context.Context, blob io.Reader, size int64) (*layer
 	r.layer.DiffID = r.diffID
 	return r, nil
 }
+
+func (j *layerJob) newHash() hash.Hash {
+	if j.unnamed {
+		return unhashed{sha256.New()}
+	}
+	return sha256.New()
+}
+
+// unhashed is the hash of what needs no digest: always that of nothing.
+type unhashed struct{ hash.Hash }
+
+func (unhashed) Write(p []byte) (int, error) { return len(p), nil }
 
 // part is a stretch of the tar: bytes that stay inline, then a content.
 type part struct {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash"
@@ -78,7 +77,7 @@ type inflater struct {
 
 func startInflater(ctx context.Context, r io.Reader, size int64, j *layerJob) *inflater {
 	in := &inflater{
-		blob:   &blobReader{r: r, hash: sha256.New(), size: size, tell: j.tell, keep: j.keep},
+		blob:   &blobReader{r: r, hash: j.newHash(), size: size, tell: j.tell, keep: j.keep},
 		chunks: make(chan *chunk, 4),
 		limits: j.limits,
 		bounds: j.bounds,

@@ -3,11 +3,13 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -117,9 +119,11 @@ func (j *chunkJob) writeLayers(ctx context.Context, m meter) ([]*chunkLayer, err
 			return chunk.WriteLayer(ctx, w, j.src.tree, func(x tree.Node) bool { return in[x] == int32(n) }, j.src.content)
 		})
 	}
+	// Contents are verified when all layers have been read back: by prove.
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(j.o.jobs)
-	for n, l := range layers {
+	for _, n := range largestFirst(sizes) {
+		l := layers[n]
 		g.Go(func() error {
 			tell := m.Start(index.Compressing, oci.Layer{Descriptor: ocispec.Descriptor{
 				Size: sizes[n], Annotations: map[string]string{ocispec.AnnotationTitle: fmt.Sprintf("layer %d of %d", n+1, len(layers))},
@@ -132,6 +136,16 @@ func (j *chunkJob) writeLayers(ctx context.Context, m meter) ([]*chunkLayer, err
 		})
 	}
 	return layers, g.Wait()
+}
+
+// largestFirst is the order in which things of these sizes are done soonest, several at once.
+func largestFirst(sizes []int64) []int {
+	order := make([]int, len(sizes))
+	for n := range order {
+		order[n] = n
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(sizes[b], sizes[a]) })
+	return order
 }
 
 func componentNames(l chunk.Layer) (names []string) {
@@ -272,7 +286,8 @@ func imageDigest(t *tree.Tree) (fsverity.Digest, error) {
 // unequal says where the new image is not what it should be.
 func (j *chunkJob) unequal(got *tree.Tree) error {
 	for ch := range diffTrees(j.src.tree, got) {
-		return fmt.Errorf("the new image is not the same as %s, and was not published: %s is %s (this is an error of flatroot's)", j.src.name, ch.Path, ch.Change)
+		return fmt.Errorf("the new image is not the same as %s, and was not published: %s is %s (it changed underfoot, or is damaged; else this is "+
+			"an error of flatroot's)", j.src.name, ch.Path, ch.Change)
 	}
 	return fmt.Errorf("the new image is not the same as %s, and was not published (this is an error of flatroot's)", j.src.name)
 }
