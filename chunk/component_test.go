@@ -205,6 +205,31 @@ func TestClaimOfPackages(t *testing.T) {
 	}
 }
 
+// What layers are not to have is in no component, whoever claims it.
+func TestClaimLeavesOut(t *testing.T) {
+	tr := newTree(t, `
+		/big 2000000
+		/p/a 1
+		/p/b 1
+		/p/empty/
+		/lib/modules/1/k 1
+		/x 1 user.component=x
+		/y 1
+		/z = /y`)
+	left := []string{"/big", "/p/a", "/p/empty", "/lib/modules/1/k", "/x", "/y"}
+	has := func(n tree.Node) bool { return !slices.Contains(left, tr.Path(n)) }
+	packages := []pkgdb.Package{{Name: "p", Changes: []time.Time{may}, Paths: []string{"/lib/modules/1/k", "/p/a", "/p/b", "/x"}}}
+	c := mustClaim(t, tr, ClaimOptions{Databases: []pkgdb.Database{{Kind: "dpkg", Packages: packages}}, Has: has})
+	if len(c.Components) != 1 || c.Components[0].Name != "dpkg/p" {
+		t.Errorf("%+v", c.Components)
+	}
+	for n, owner := range c.Owners {
+		if want := tr.Path(tree.Node(n)) == "/p/b"; want != (owner >= 0) {
+			t.Errorf("%s has the owner %d", tr.Path(tree.Node(n)), owner)
+		}
+	}
+}
+
 func TestClaimBadSource(t *testing.T) {
 	for _, source := range []string{strings.Repeat("x", maxName+1), "a\x00b"} {
 		_, err := Claim(newTree(t), ClaimOptions{Databases: []pkgdb.Database{
