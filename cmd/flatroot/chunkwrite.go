@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 
 	"github.com/opencontainers/go-digest"
@@ -62,19 +63,15 @@ type chunkLayer struct {
 
 // write writes the image. Nothing is published before its tree has been found to be the one that it is to be.
 func (j *chunkJob) write(ctx context.Context) (r *chunkReport, err error) {
-	ref, err := oci.ParseReference(j.o.dest)
-	if err != nil {
-		return nil, &usageError{command: "chunk", msg: err.Error()}
-	}
 	m := j.startProgress()
 	defer m.stop()
-	sink, err := openSink(ctx, ref, m)
+	sink, err := openSink(ctx, j.o.ref, m)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, sink.Close()) }()
-	if _, ok := sink.(oci.LayerSink); ok {
-		return nil, &hintError{fmt.Errorf("%s takes no compressed layers", ref), "write to oci:DIR, then flatroot pull and flatroot push bring it there"}
+	if err := j.checkBase(ctx, sink); err != nil {
+		return nil, err
 	}
 	layers, err := j.writeLayers(ctx, m)
 	defer func() {
@@ -87,7 +84,7 @@ func (j *chunkJob) write(ctx context.Context) (r *chunkReport, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r = &chunkReport{Dest: ref.String()}
+	r = &chunkReport{Dest: j.o.ref.String()}
 	m.Step("comparing the new image with " + j.src.name)
 	if r.Image, err = j.prove(ctx, layers); err != nil {
 		return nil, err
@@ -121,6 +118,9 @@ func (j *chunkJob) writeLayers(ctx context.Context, m meter) ([]*chunkLayer, err
 	g.SetLimit(j.o.jobs)
 	for n, l := range layers {
 		g.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			tell := m.Start(index.Compressing, oci.Layer{Descriptor: ocispec.Descriptor{
 				Size: sizes[n], Annotations: map[string]string{ocispec.AnnotationTitle: fmt.Sprintf("layer %d of %d", n+1, len(layers))},
 			}})
@@ -185,7 +185,7 @@ func (j *chunkJob) writeLayer(ctx context.Context, l *chunkLayer, write func(con
 		return err
 	})
 	g.Go(func() (err error) {
-		l.read, err = index.ReadLayer(ctx, j.src.tree.Algorithm(), r, index.Limits{})
+		l.read, err = index.ReadLayer(ctx, j.src.tree.Algorithm(), r)
 		r.CloseWithError(err)
 		return err
 	})
@@ -261,7 +261,9 @@ func (j *chunkJob) flatten(ctx context.Context, layers []*chunkLayer, r index.Ru
 	for _, l := range layers {
 		all = append(all, l.read)
 	}
-	return index.Flatten(ctx, all, index.FlattenOptions{Rules: r, Algorithm: j.src.tree.Algorithm()})
+	// Each layer has the directories above what is in it: together they may have more entries than an image that comes from
+	// elsewhere, and each more than a layer may that does.
+	return index.Flatten(ctx, all, index.FlattenOptions{Rules: r, Algorithm: j.src.tree.Algorithm(), MaxEntries: math.MaxInt64})
 }
 
 func imageDigest(t *tree.Tree) (fsverity.Digest, error) {
