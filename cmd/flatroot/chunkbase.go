@@ -49,7 +49,7 @@ func (j *chunkJob) checkBase(ctx context.Context, to oci.Sink) error {
 		return nil
 	}
 	for n, l := range j.base.layers {
-		if !l.Kept.IsZero() {
+		if !l.Kept.IsZero() || isTarBlob(l) {
 			continue
 		}
 		has, err := to.HasBlob(ctx, j.src.image.Layers[n].Descriptor)

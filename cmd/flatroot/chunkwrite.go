@@ -343,13 +343,32 @@ func (p *publication) putBase(ctx context.Context, desc ocispec.Descriptor, l in
 	if has, err := p.has(ctx, desc); has || err != nil {
 		return err
 	}
-	f, err := index.OpenLayerBlob(p.src.store, l)
+	f, err := p.openBase(ctx, l)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	return p.send(ctx, desc, f)
 }
+
+// openBase opens the blob of a layer that stays. A tar is not kept, as the store has all of it.
+func (p *publication) openBase(ctx context.Context, l index.LayerInfo) (f *os.File, err error) {
+	if !isTarBlob(l) {
+		return index.OpenLayerBlob(p.src.store, l)
+	}
+	if f, err = files.NewUnnamed(tempDir()); err != nil {
+		return nil, err
+	}
+	if err = index.WriteTar(ctx, p.src.store, l.DiffID, f); err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func isTarBlob(l index.LayerInfo) bool { return l.Blob == digest.Digest(l.DiffID) }
 
 func (p *publication) has(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
 	p.report.Bytes.Total += desc.Size
