@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -777,4 +778,29 @@ func TestCompareVersions(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestLayersAtOnce is for the race detector: once a tree is divided its layers can be written at the same time.
+func TestLayersAtOnce(t *testing.T) {
+	var lines []string
+	for i := range 200 {
+		lines = append(lines, fmt.Sprintf("/opt/%d/b/c/ user.component=%d", 200-i, i%4), fmt.Sprintf("/opt/%d/b/a/ user.x=1", 200-i))
+	}
+	tr := newTree(t, lines...)
+	for i := range 200 { // which leaves directories out of order
+		if _, err := tr.Add(nodeAt(t, tr, fmt.Sprintf("/opt/%d/b", i+1)), []byte("b"), tree.Attr{Mode: tree.FIFO | 0o600}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := mustClaim(t, tr, ClaimOptions{})
+	var wg sync.WaitGroup
+	for i := range c.Components {
+		wg.Go(func() {
+			err := WriteLayer(t.Context(), io.Discard, tr, func(n tree.Node) bool { return c.Owners[n] == int32(i) }, nil)
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
 }

@@ -27,7 +27,8 @@ type Content func(n tree.Node) (io.ReadCloser, error)
 // owners, times in nanoseconds, extended attributes as SCHILY.xattr records. Of a node with several names the first is the
 // file, the others are hard links. The root, "./", is in every layer.
 //
-// The layers of a tree have to be written one after the other, since a tree can't be read by several goroutines.
+// The layers of a tree may be written at the same time once Claim has divided it: then all directories are in order, and as
+// long as nobody changes the tree it can be read by several goroutines.
 //
 // What a layer can't hold is an error that names the path, and so is content that the tree does not have: its length and
 // fs-verity digest are compared. What was written until then is worth nothing.
