@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -202,6 +203,31 @@ func TestClaimOfPackages(t *testing.T) {
 			databases := []pkgdb.Database{{Kind: tc.kind, Packages: []pkgdb.Package{{Name: "p", Paths: strings.Fields(tc.owned)}}}}
 			checkOwners(t, tr, mustClaim(t, tr, ClaimOptions{Databases: databases}), tc.want)
 		})
+	}
+}
+
+// What layers are not to have is in no component, whoever claims it.
+func TestClaimLeavesOut(t *testing.T) {
+	tr := newTree(t, `
+		/big 2000000
+		/p/a 1
+		/p/b 1
+		/p/empty/
+		/lib/modules/1/k 1
+		/x 1 user.component=x
+		/y 1
+		/z = /y`)
+	left := []string{"/big", "/p/a", "/p/empty", "/lib/modules/1/k", "/x", "/y"}
+	has := func(n tree.Node) bool { return !slices.Contains(left, tr.Path(n)) }
+	packages := []pkgdb.Package{{Name: "p", Changes: []time.Time{may}, Paths: []string{"/lib/modules/1/k", "/p/a", "/p/b", "/x"}}}
+	c := mustClaim(t, tr, ClaimOptions{Databases: []pkgdb.Database{{Kind: "dpkg", Packages: packages}}, Has: has})
+	if len(c.Components) != 1 || c.Components[0].Name != "dpkg/p" {
+		t.Errorf("%+v", c.Components)
+	}
+	for n, owner := range c.Owners {
+		if want := tr.Path(tree.Node(n)) == "/p/b"; want != (owner >= 0) {
+			t.Errorf("%s has the owner %d", tr.Path(tree.Node(n)), owner)
+		}
 	}
 }
 
@@ -756,4 +782,29 @@ func TestCompareVersions(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestLayersAtOnce is for the race detector: once a tree is divided its layers can be written at the same time.
+func TestLayersAtOnce(t *testing.T) {
+	var lines []string
+	for i := range 200 {
+		lines = append(lines, fmt.Sprintf("/opt/%d/b/c/ user.component=%d", 200-i, i%4), fmt.Sprintf("/opt/%d/b/a/ user.x=1", 200-i))
+	}
+	tr := newTree(t, lines...)
+	for i := range 200 { // which leaves directories out of order
+		if _, err := tr.Add(nodeAt(t, tr, fmt.Sprintf("/opt/%d/b", i+1)), []byte("b"), tree.Attr{Mode: tree.FIFO | 0o600}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := mustClaim(t, tr, ClaimOptions{})
+	var wg sync.WaitGroup
+	for i := range c.Components {
+		wg.Go(func() {
+			err := WriteLayer(t.Context(), io.Discard, tr, func(n tree.Node) bool { return c.Owners[n] == int32(i) }, nil)
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
 }

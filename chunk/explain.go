@@ -74,7 +74,7 @@ const pastSteps = 26
 
 // Explain explains a plan. previous is the one before, or nil.
 func (p *Plan) Explain(previous *Previous) *Explanation {
-	e := new(Explanation)
+	e := &Explanation{Layers: []ExplainedLayer{}}
 	before := previous.byName()
 	for _, l := range p.Layers {
 		e.add(l.Chance, explainLayer(l, before, p))
@@ -88,7 +88,7 @@ func (p *Plan) Explain(previous *Previous) *Explanation {
 
 // Explain explains a plan of before, as far as its record goes.
 func (r *Previous) Explain() *Explanation {
-	e := new(Explanation)
+	e := &Explanation{Layers: []ExplainedLayer{}}
 	for _, l := range r.Layers {
 		x := ExplainedLayer{Chance: l.Chance}
 		for _, c := range l.Components {

@@ -26,8 +26,8 @@ type Content func(n tree.Node) (io.ReadCloser, error)
 // owners, times in nanoseconds, extended attributes as SCHILY.xattr records. Of a node with several names the first is the
 // file, the others are hard links. The root, "./", is in every layer.
 //
-// Several layers of a tree may be written at once if all of its directories have been iterated before, which puts them in
-// order: nothing else of a tree is changed by reading it.
+// The layers of a tree may be written at the same time once Claim has divided it: then all directories are in order, and as
+// long as nobody changes the tree it can be read by several goroutines.
 //
 // What a layer can't hold is an error that names the path, and so is content whose length is not the tree's. What was written
 // until then is worth nothing. Contents are not hashed here: who publishes a layer reads it back and compares the digests of

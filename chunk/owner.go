@@ -122,12 +122,13 @@ func (c *claimer) claimBytecode(dir tree.Node, e tree.Entry) {
 	c.claim(e.Node, claim{group: g})
 }
 
-// date gives kernels, and what was put together by hand, the dates of all packages that have a file in them.
+// date gives kernels, and what was put together by hand, the dates of all packages that have a file in them. A file that
+// layers are not to have is in none of them.
 func (c *claimer) date() {
 	last := make([]*pkgdb.Package, len(c.groups))
 	for _, o := range c.owned {
 		g := c.best[o.node].group
-		if last[g] == o.of || c.t.IsDir(o.node) || c.groups[g].rank > byKernel {
+		if g < 0 || last[g] == o.of || c.t.IsDir(o.node) || c.groups[g].rank > byKernel {
 			continue
 		}
 		last[g] = o.of

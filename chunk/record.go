@@ -24,6 +24,12 @@ const (
 
 const secondsOfDay = 24 * 60 * 60
 
+// firstDay and lastDay are those of the years 1 and 9999, in days since 1970: others can't be written down in JSON.
+const (
+	firstDay = -719162
+	lastDay  = 2932896
+)
+
 // record is what the label has.
 type record struct {
 	Version int           `json:"version"`
@@ -110,6 +116,9 @@ func parseLabel(text string) (*Previous, error) {
 		return nil, fmt.Errorf("it has version %d, and this program knows %d", in.Version, recordVersion)
 	}
 	p := &Previous{Tool: "flatroot", Now: time.Unix(in.Now, 0).UTC()}
+	if in.Layers != nil && len(in.Layers) == 0 { // all is in the layers of a base
+		return p, nil
+	}
 	for _, l := range in.Layers {
 		to := RecordedLayer{Chance: min(max(l.Chance, 0), 1_000_000)}
 		for _, c := range l.Components {
@@ -118,6 +127,9 @@ func parseLabel(text string) (*Previous, error) {
 			}
 			r := Recorded{Name: c.Name, Digest: c.Digest, Size: min(max(c.Size, 0), sizeMax)}
 			for _, d := range c.Seen {
+				if d < firstDay || d > lastDay {
+					return nil, fmt.Errorf("component %q changed %d days after 1970", c.Name, d)
+				}
 				r.Changes = append(r.Changes, time.Unix(d*secondsOfDay, 0).UTC())
 			}
 			to.Components = append(to.Components, r)

@@ -16,8 +16,9 @@ import (
 )
 
 // ReadLayer reads a layer's tar, compressed or not, for Flatten, and stores nothing. The layer's DiffID is what was read.
-func ReadLayer(ctx context.Context, a fsverity.Algorithm, tar io.Reader, limits Limits) (*Layer, error) {
-	j := &layerJob{hashers: startHashers(hashed{a}), to: hashed{a}, alg: a, limits: limits}
+// It is for layers that one has written oneself: none of Limits bounds them.
+func ReadLayer(ctx context.Context, a fsverity.Algorithm, tar io.Reader) (*Layer, error) {
+	j := &layerJob{hashers: startHashers(hashed{a}), to: hashed{a}, alg: a, limits: noLimits()}
 	defer j.hashers.stop()
 	r, err := j.read(ctx, tar, -1)
 	if err != nil {

@@ -9,7 +9,8 @@
 // order, and so its digest, depends on which name is home: a dump says it, elsewhere Canonicalize decides.
 //
 // What is removed is unlinked, not freed. A Tree must not be used by several goroutines at once, not even for reading:
-// iteration sorts a directory when it must.
+// iteration sorts a directory when it must. Once all directories have been iterated over, as Canonicalize does, and nothing
+// changes any more, it may be read by several.
 package tree
 
 import (

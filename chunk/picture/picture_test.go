@@ -2,14 +2,23 @@ package picture
 
 import (
 	"bytes"
+	"image"
+	"image/color"
+	"image/png"
 	"math"
 	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/flatroot/flatroot/chunk"
+	"github.com/flatroot/flatroot/tests/testenv"
 )
 
 func TestSquarify(t *testing.T) {
@@ -92,4 +101,73 @@ func TestWriteOfARecord(t *testing.T) {
 	if strings.Contains(b.String(), "updates, had the layers") || strings.Contains(b.String(), "NaN") {
 		t.Error("a record without changes has a history, or no numbers")
 	}
+}
+
+// TestScreenshot has the page drawn by a browser, and looks for the layers in their colours.
+func TestScreenshot(t *testing.T) {
+	chromium := testenv.Peer(t, "chromium")
+	e := explanation(t)
+	var b bytes.Buffer
+	if err := Write(&b, e, Options{Title: "web"}); err != nil {
+		t.Fatal(err)
+	}
+	img := screenshot(t, chromium, b.Bytes())
+	if got := img.Bounds().Size(); got != image.Pt(1280, 1000) {
+		t.Fatalf("the screenshot has %v", got)
+	}
+	pixels := map[color.RGBA]int{}
+	all := image.Rect(60, 260, 1220, 820) // in the picture, wherever the fonts put it: above the legend, which has the colours too
+	for y := all.Min.Y; y < all.Max.Y; y++ {
+		for x := all.Min.X; x < all.Max.X; x++ {
+			pixels[color.RGBAModel.Convert(img.At(x, y)).(color.RGBA)]++
+		}
+	}
+	if paper := pixels[color.RGBA{0xfb, 0xfa, 0xf7, 0xff}]; paper > all.Dx()*all.Dy()/10 || len(pixels) < 100 {
+		t.Errorf("%d pixels of %d are background, and there are %d colours", paper, all.Dx()*all.Dy(), len(pixels))
+	}
+	for n, l := range e.Layers {
+		// Captions and margins have the colour itself; there are some of each layer that is not tiny.
+		if c := heatColour(t, heat(l.Chance)); l.Size > e.Size/100 && pixels[c] < 100 {
+			t.Errorf("layer %d: %d pixels have its colour %v", n+1, pixels[c], c)
+		}
+	}
+}
+
+func screenshot(t *testing.T, chromium string, page []byte) image.Image {
+	t.Helper()
+	dir := t.TempDir()
+	in, out := filepath.Join(dir, "page.html"), filepath.Join(dir, "page.png")
+	if err := os.WriteFile(in, page, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
+		"--user-data-dir="+dir+"/profile", "--window-size=1280,1000", "--screenshot="+out, "file://"+in)
+	cmd.Env = append(os.Environ(), "HOME="+dir)
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("chromium: %v\n%s", err, text)
+	}
+	f, err := os.Open(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	img, err := png.Decode(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+// heatColour is that of a class, as the style sheet has it.
+func heatColour(t *testing.T, class int) color.RGBA {
+	t.Helper()
+	m := regexp.MustCompile(`\.h` + strconv.Itoa(class) + ` { fill: #([0-9a-f]{6});`).FindStringSubmatch(text)
+	if m == nil {
+		t.Fatalf("class h%d has no colour", class)
+	}
+	rgb, err := strconv.ParseUint(m[1], 16, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return color.RGBA{uint8(rgb >> 16), uint8(rgb >> 8), uint8(rgb), 0xff}
 }

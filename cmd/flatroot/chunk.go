@@ -72,6 +72,7 @@ An image that is elsewhere comes into the store, without a name: flatroot gc tak
 type chunkOptions struct {
 	reading
 	source, dest  string
+	ref           oci.Reference // DEST
 	layers        int
 	previous      string
 	keepBase      string
@@ -106,6 +107,9 @@ func chunkOptionsOf(v *invocation) (o chunkOptions, err error) {
 	if o.epoch, err = readEpoch(); err != nil {
 		return o, err
 	}
+	if o.mtime == chunk.MtimeClamp && o.epoch.IsZero() {
+		return o, v.usagef("--mtime=clamp: set %s to the time that is to be the latest", sourceDateEpoch)
+	}
 	if o.now, err = readTime(v.String("now")); err != nil {
 		return o, v.usagef("--now=%s: want a date such as 2026-11-02 or a time such as 2026-11-02T15:04:05Z", v.String("now"))
 	}
@@ -115,13 +119,36 @@ func chunkOptionsOf(v *invocation) (o chunkOptions, err error) {
 	switch {
 	case !slices.Contains(index.LayerCompressions(), o.compression):
 		return o, v.usagef("--compress=%s: want one of %s", o.compression, strings.Join(index.LayerCompressions(), ", "))
-	case o.jobs < 1 || o.jobs > maxJobs:
-		return o, v.usagef("--jobs=%d: want 1 to %d", o.jobs, maxJobs)
 	case o.dest == "" && !o.dryRun:
 		return o, v.usagef("DEST is missing; --dry-run does without")
 	}
+	if err := v.checkJobs(o.jobs); err != nil {
+		return o, err
+	}
+	if o.ref, err = readDest(o.dest); err != nil {
+		return o, err
+	}
 	o.mapping, err = readMapping(v.String("mapping"))
 	return o, err
+}
+
+// readDest reads what is known of DEST without looking there, so that nobody has to wait to hear that it won't do.
+func readDest(dest string) (ref oci.Reference, err error) {
+	if dest == "" {
+		return ref, nil
+	}
+	if ref, err = oci.ParseReference(dest); err == nil {
+		err = ref.CheckWritable()
+	}
+	switch {
+	case err != nil:
+		return ref, &usageError{command: "chunk", msg: fmt.Sprintf("DEST %s: %v", dest, err)}
+	case ref.Transport == oci.ContainersStorage:
+		return ref, &hintError{fmt.Errorf("%s takes no compressed layers", ref), "write to oci:DIR, then flatroot pull and flatroot push bring it there"}
+	case !canWrite(ref):
+		return ref, noSink("chunk", ref)
+	}
+	return ref, nil
 }
 
 func layersOf(v *invocation) (int, error) {
@@ -135,6 +162,9 @@ func layersOf(v *invocation) (int, error) {
 	return most - reserve, nil
 }
 
+// lastSecond is the last of the year 9999, in seconds since 1970: later times can't be written down in JSON.
+const lastSecond = 253402300799
+
 // readEpoch reads SOURCE_DATE_EPOCH (its specification, version 1.1).
 func readEpoch() (time.Time, error) {
 	text := os.Getenv(sourceDateEpoch)
@@ -142,8 +172,8 @@ func readEpoch() (time.Time, error) {
 		return time.Time{}, nil
 	}
 	seconds, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || seconds < 0 {
-		return time.Time{}, &usageError{command: "chunk", msg: fmt.Sprintf("%s=%s is no number of seconds since 1970", sourceDateEpoch, text)}
+	if err != nil || seconds < 0 || seconds > lastSecond {
+		return time.Time{}, &usageError{command: "chunk", msg: fmt.Sprintf("%s=%s is no number of seconds since 1970, or too far off", sourceDateEpoch, text)}
 	}
 	return time.Unix(seconds, 0).UTC(), nil
 }
@@ -243,7 +273,11 @@ func (j *chunkJob) plan(ctx context.Context) error {
 		return fmt.Errorf("%s: %w", j.src.name, err)
 	}
 	layers := j.o.layers - j.base.numLayers()
-	if layers < chunk.MinLayers {
+	switch {
+	case j.base != nil && len(j.claims.Components) == 0: // the base has all, but for what has gone
+		j.planned = &chunk.Plan{Now: j.clock()}
+		return nil
+	case layers < chunk.MinLayers:
 		return fmt.Errorf("the base has %d layers, which leaves %d of %d: allow more with --max-layers", j.base.numLayers(), layers, j.o.layers)
 	}
 	j.planned, err = chunk.NewPlan(j.claims.Components, chunk.PlanOptions{MaxLayers: layers, Now: j.clock(), Step: j.o.every, Previous: j.previous})
@@ -259,7 +293,7 @@ func (j *chunkJob) clock() time.Time {
 	var newest time.Time
 	for n := range tree.Node(j.src.tree.Len()) {
 		a := j.src.tree.Attr(n)
-		if t := time.Unix(a.MtimeSec, int64(a.MtimeNsec)); t.After(newest) {
+		if t := time.Unix(min(a.MtimeSec, lastSecond), int64(a.MtimeNsec)); t.After(newest) {
 			newest = t
 		}
 	}

@@ -2,12 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 
 	"github.com/flatroot/flatroot/chunk"
 	"github.com/flatroot/flatroot/index"
+	"github.com/flatroot/flatroot/oci"
 	"github.com/flatroot/flatroot/tree"
 )
 
@@ -43,13 +43,30 @@ func (b *chunkBase) numLayers() int {
 	return len(b.layers)
 }
 
+// checkBase makes sure that the blobs of the base can be had, before minutes of work.
+func (j *chunkJob) checkBase(ctx context.Context, to oci.Sink) error {
+	if j.base == nil {
+		return nil
+	}
+	for n, l := range j.base.layers {
+		if !l.Kept.IsZero() || isTarBlob(l) {
+			continue
+		}
+		has, err := to.HasBlob(ctx, j.src.image.Layers[n].Descriptor)
+		if err != nil {
+			return err
+		}
+		if !has {
+			return fmt.Errorf("layer %d of the base (%s): %w", n+1, l.DiffID, index.ErrNotKept)
+		}
+	}
+	return nil
+}
+
 // readBase finds the layers that stay, and their tree.
 func (j *chunkJob) readBase(ctx context.Context) error {
 	if j.o.keepBase == "" {
 		return nil
-	}
-	if j.src.info == nil {
-		return errors.New("--keep-base: a directory has no layers that could be kept")
 	}
 	n, err := strconv.Atoi(j.o.keepBase)
 	if err != nil {

@@ -75,6 +75,9 @@ func (s *chunkSource) openPath(ctx context.Context, c *console, path string, o c
 	defer in.Close()
 	switch in.content {
 	case isDirectory:
+		if o.keepBase != "" {
+			return errors.New("--keep-base: a directory has no layers that could be kept")
+		}
 		return s.openDir(ctx, c, in, o)
 	case isTar:
 		return s.imported(ctx, c, o, func(st *store.Store, options index.ImportOptions) (*index.Report, error) {

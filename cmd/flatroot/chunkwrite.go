@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"slices"
 
@@ -64,19 +65,15 @@ type chunkLayer struct {
 
 // write writes the image. Nothing is published before its tree has been found to be the one that it is to be.
 func (j *chunkJob) write(ctx context.Context) (r *chunkReport, err error) {
-	ref, err := oci.ParseReference(j.o.dest)
-	if err != nil {
-		return nil, &usageError{command: "chunk", msg: err.Error()}
-	}
 	m := j.startProgress()
 	defer m.stop()
-	sink, err := openSink(ctx, ref, m)
+	sink, err := openSink(ctx, j.o.ref, m)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, sink.Close()) }()
-	if _, ok := sink.(oci.LayerSink); ok {
-		return nil, &hintError{fmt.Errorf("%s takes no compressed layers", ref), "write to oci:DIR, then flatroot pull and flatroot push bring it there"}
+	if err := j.checkBase(ctx, sink); err != nil {
+		return nil, err
 	}
 	layers, err := j.writeLayers(ctx, m)
 	defer func() {
@@ -89,7 +86,7 @@ func (j *chunkJob) write(ctx context.Context) (r *chunkReport, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r = &chunkReport{Dest: ref.String()}
+	r = &chunkReport{Dest: j.o.ref.String()}
 	m.Step("comparing the new image with " + j.src.name)
 	if r.Image, err = j.prove(ctx, layers); err != nil {
 		return nil, err
@@ -125,6 +122,9 @@ func (j *chunkJob) writeLayers(ctx context.Context, m meter) ([]*chunkLayer, err
 	for _, n := range largestFirst(sizes) {
 		l := layers[n]
 		g.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			tell := m.Start(index.Compressing, oci.Layer{Descriptor: ocispec.Descriptor{
 				Size: sizes[n], Annotations: map[string]string{ocispec.AnnotationTitle: fmt.Sprintf("layer %d of %d", n+1, len(layers))},
 			}})
@@ -199,7 +199,7 @@ func (j *chunkJob) writeLayer(ctx context.Context, l *chunkLayer, write func(con
 		return err
 	})
 	g.Go(func() (err error) {
-		l.read, err = index.ReadLayer(ctx, j.src.tree.Algorithm(), r, index.Limits{})
+		l.read, err = index.ReadLayer(ctx, j.src.tree.Algorithm(), r)
 		r.CloseWithError(err)
 		return err
 	})
@@ -275,7 +275,9 @@ func (j *chunkJob) flatten(ctx context.Context, layers []*chunkLayer, r index.Ru
 	for _, l := range layers {
 		all = append(all, l.read)
 	}
-	return index.Flatten(ctx, all, index.FlattenOptions{Rules: r, Algorithm: j.src.tree.Algorithm()})
+	// Each layer has the directories above what is in it: together they may have more entries than an image that comes from
+	// elsewhere, and each more than a layer may that does.
+	return index.Flatten(ctx, all, index.FlattenOptions{Rules: r, Algorithm: j.src.tree.Algorithm(), MaxEntries: math.MaxInt64})
 }
 
 func imageDigest(t *tree.Tree) (fsverity.Digest, error) {
@@ -356,13 +358,32 @@ func (p *publication) putBase(ctx context.Context, desc ocispec.Descriptor, l in
 	if has, err := p.has(ctx, desc); has || err != nil {
 		return err
 	}
-	f, err := index.OpenLayerBlob(p.src.store, l)
+	f, err := p.openBase(ctx, l)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	return p.send(ctx, desc, f)
 }
+
+// openBase opens the blob of a layer that stays. A tar is not kept, as the store has all of it.
+func (p *publication) openBase(ctx context.Context, l index.LayerInfo) (f *os.File, err error) {
+	if !isTarBlob(l) {
+		return index.OpenLayerBlob(p.src.store, l)
+	}
+	if f, err = files.NewUnnamed(tempDir()); err != nil {
+		return nil, err
+	}
+	if err = index.WriteTar(ctx, p.src.store, l.DiffID, f); err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func isTarBlob(l index.LayerInfo) bool { return l.Blob == digest.Digest(l.DiffID) }
 
 func (p *publication) has(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
 	p.report.Bytes.Total += desc.Size

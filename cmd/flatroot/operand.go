@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -124,8 +125,18 @@ func openSink(ctx context.Context, ref oci.Reference, told listener) (oci.Sink, 
 	case oci.ContainersStorage:
 		return cstorage.Create(ref)
 	}
-	return nil, &usageError{
-		command: "push", msg: fmt.Sprintf("this version can't push to %s", ref),
+	return nil, noSink("push", ref)
+}
+
+// canWrite tells whether openSink knows a reference's transport.
+func canWrite(ref oci.Reference) bool {
+	return slices.Contains([]oci.Transport{oci.OCI, oci.OCIArchive, oci.Docker, oci.ContainersStorage}, ref.Transport)
+}
+
+// noSink says that nothing is written to a place of that kind.
+func noSink(command string, ref oci.Reference) error {
+	return &usageError{
+		command: command, msg: fmt.Sprintf("this version can't push to %s", ref),
 		hint: "docker://HOST/REPOSITORY[:TAG] is a registry, oci:DIR[:NAME] an OCI layout, oci-archive:FILE[:NAME] one in a tar, containers-storage:NAME podman's storage",
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"log"
 	"net/http/httptest"
 	"os"
@@ -74,7 +75,7 @@ func TestScripts(t *testing.T) {
 			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"json": cmdJSON, "cstorage": cmdStorage, "sign": cmdSign, "index": cmdIndex,
+			"json": cmdJSON, "cstorage": cmdStorage, "sign": cmdSign, "index": cmdIndex, "layers": cmdLayers,
 		},
 	})
 }
@@ -193,4 +194,34 @@ func checkKey(ts *testscript.TestScript, object map[string]any, want, line strin
 	if hasValue && string(got) != value {
 		ts.Fatalf("%s is %s, not %s, in %s", key, got, value, line)
 	}
+}
+
+// cmdLayers is "layers LAYOUT NAME DIR...": an image with a layer of each directory's files.
+func cmdLayers(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: layers LAYOUT NAME DIR...")
+	}
+	var m ocitest.Image
+	for _, dir := range args[2:] {
+		m.Layers = append(m.Layers, layerOf(ts, ts.MkAbs(dir)))
+	}
+	_, err := m.WriteLayout(ts.MkAbs(args[0]), args[1])
+	ts.Check(err)
+}
+
+func layerOf(ts *testscript.TestScript, dir string) []byte {
+	var files []ocitest.File
+	ts.Check(fs.WalkDir(os.DirFS(dir), ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil || name == ".":
+			return err
+		case d.IsDir():
+			files = append(files, ocitest.File{Name: name + "/"})
+			return nil
+		}
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		files = append(files, ocitest.File{Name: name, Data: string(data)})
+		return err
+	}))
+	return ocitest.Tar(files...)
 }
