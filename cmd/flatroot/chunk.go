@@ -44,7 +44,7 @@ An image that is elsewhere comes into the store, without a name: flatroot gc tak
 			&cli.StringFlag{Name: "previous", Usage: "the build before is the image `REF`; default: that at DEST; none: plan from nothing"},
 			&cli.StringFlag{Name: "keep-base", Usage: "leave the lowest layers as they are: `N` of them, or those of the image REF"},
 			&cli.StringFlag{Name: "mapping", Usage: "read from `FILE` which paths make components, and how often they change"},
-			&cli.BoolFlag{Name: "split", Value: true, Usage: "put programs and other files of large components apart"},
+			&cli.BoolFlag{Name: "split", Usage: "put programs and other files of large components apart"},
 			&cli.StringFlag{Name: "mtime", Value: string(chunk.MtimeStable), Usage: "what becomes of times: `HOW` is keep, clamp or stable"},
 			&cli.StringFlag{Name: "now", Usage: "count changes back from `TIME`, such as 2026-11-02; default: the newest change that is known"},
 			&cli.StringFlag{Name: "every", Value: "weekly", Usage: "releases come every `INTERVAL`: daily, weekly, biweekly, monthly, quarterly, or days such as 10d"},

@@ -27,6 +27,10 @@ func TestChunkChangedSource(t *testing.T) {
 	o := chunkOptions{
 		source: dir + "/root", dest: "oci:" + dir + "/out:latest", layers: 4, mtime: chunk.MtimeKeep, compression: "zstd", jobs: 2,
 	}
+	var err error
+	if o.ref, err = readDest(o.dest); err != nil {
+		t.Fatal(err)
+	}
 	c := console{stderr: io.Discard, progress: progressNone}
 	src, err := c.openChunkSource(context.Background(), o.source, o)
 	if err != nil {

@@ -51,7 +51,7 @@ var ways = []struct {
 	flags []string
 }{
 	{"64 layers", nil},
-	{"64 layers, whole components", []string{"--split=false"}},
+	{"64 layers, components divided", []string{"--split"}},
 	{"32 layers", []string{"--max-layers=32"}},
 	{"64 layers, zstd:chunked", []string{"--compress=zstd:chunked"}},
 }
