@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flatroot/flatroot/tests/testenv"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -447,6 +448,7 @@ func TestForeignPlans(t *testing.T) {
 
 // TestManyComponents: merging is quadratic, so what costs least is put together first.
 func TestManyComponents(t *testing.T) {
+	testenv.OneGoroutine(t)
 	cs := random(rand.New(rand.NewPCG(8, 8)), 3*mergedMax)
 	start := time.Now()
 	mustPlan(t, cs, PlanOptions{MaxLayers: 64})

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/flatroot/flatroot/erofs/disk"
+	"github.com/flatroot/flatroot/tests/testenv"
 	"github.com/flatroot/flatroot/tree"
 )
 
@@ -173,6 +174,7 @@ func exerciseInode(i *Inode) {
 
 // Each bit of a small image flipped: whatever is read, nothing may panic.
 func TestBitFlips(t *testing.T) {
+	testenv.OneGoroutine(t)
 	images := imageFiles(t)
 	for _, name := range []string{"tiny", "v2-tiny"} {
 		img := images[name]

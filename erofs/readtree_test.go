@@ -148,6 +148,7 @@ func differingLine(got, want string) string {
 }
 
 func TestReadTreeOfRandom(t *testing.T) {
+	testenv.OneGoroutine(t)
 	for seed := range uint64(200) {
 		tr := parseText(t, erofstest.Random(seed))
 		dropDeviceSizes(t, tr)

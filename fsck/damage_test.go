@@ -429,11 +429,17 @@ func thorough() bool { return testenv.Nightly() || os.Getenv("FLATROOT_TEST") ==
 
 // seeds is how many stores each class of damage is tried on.
 func seeds() uint64 {
-	if thorough() {
+	switch {
+	case thorough():
 		return 20
+	case testenv.Racing:
+		return 1
 	}
 	return 3
 }
+
+// fewSeeds is seeds where each store takes long.
+func fewSeeds() uint64 { return min(seeds(), 3) }
 
 func TestDamage(t *testing.T) {
 	for _, d := range damages {

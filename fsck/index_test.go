@@ -116,7 +116,7 @@ var indexDamages = []struct {
 func TestIndex(t *testing.T) {
 	for _, d := range indexDamages {
 		t.Run(strings.ReplaceAll(d.name, " ", "-"), func(t *testing.T) {
-			for seed := range uint64(3) {
+			for seed := range fewSeeds() {
 				w := newIndexWorld(t, seed)
 				if r := w.check(fsck.Options{VerifyTars: true}); len(r.Problems) > 0 {
 					t.Fatalf("before:\n%s", describe(r))

@@ -73,7 +73,7 @@ var keptDamages = []struct {
 func TestKeptBlobs(t *testing.T) {
 	for _, d := range keptDamages {
 		t.Run(strings.ReplaceAll(d.name, " ", "-"), func(t *testing.T) {
-			for seed := range uint64(3) {
+			for seed := range fewSeeds() {
 				k := newKeptWorld(t, seed)
 				if r := k.check(fsck.Options{VerifyTars: true}); len(r.Problems) > 0 {
 					t.Fatalf("before:\n%s", describe(r))

@@ -85,6 +85,15 @@ func Condition(capability string) (bool, error) {
 // Nightly tells whether to run at the sizes of `make nightly`, which may take hours, or at those of every change.
 func Nightly() bool { return os.Getenv("FLATROOT_NIGHTLY") == "1" }
 
+// OneGoroutine skips, where the race detector watches, a long test that has one goroutine only: there it finds nothing that
+// it doesn't find without.
+func OneGoroutine(t testing.TB) {
+	t.Helper()
+	if Racing {
+		t.Skip("has one goroutine only: nothing for the race detector to find")
+	}
+}
+
 // Update tells whether to write golden files anew, as `make golden` does.
 func Update() bool { return os.Getenv("FLATROOT_UPDATE") == "1" }
 

@@ -41,6 +41,7 @@ func trace(t *testing.T, name string) *Trace {
 // TestRows fails if plans have got worse than they were, or fall behind what they are meant to reach. Rivals don't change:
 // they are replayed nightly, for the figures to stay true.
 func TestRows(t *testing.T) {
+	testenv.OneGoroutine(t)
 	recorded := readFigures(t)
 	var lock sync.Mutex // recorded's
 	if testenv.Update() {
