@@ -36,12 +36,9 @@ func noLimits() Limits {
 // the entries of one layer.
 func StoredTree(ctx context.Context, s *store.Store, layers []StoredLayer, r Rules) (*tree.Tree, error) {
 	limits := noLimits()
-	load := func(l StoredLayer) (*Layer, error) {
-		return loadLayer(ctx, s, l.DiffID, l.Stream, limits, newBounds(limits))
-	}
 	f := newFlattening(FlattenOptions{Rules: r, Algorithm: s.Algorithm(), MaxEntries: limits.MaxImageEntries})
 	for _, l := range layers {
-		layer, err := load(l)
+		layer, err := LoadLayer(ctx, s, l)
 		if err != nil {
 			return nil, fmt.Errorf("layer %s: %w", l.DiffID, err)
 		}

@@ -178,7 +178,7 @@ const blobBuffer = 1 << 20
 
 // writeLayer writes a layer's blob, and reads its tar back on the way.
 func (j *chunkJob) writeLayer(ctx context.Context, l *chunkLayer, write func(context.Context, io.Writer) error, tell func(int64)) (err error) {
-	if l.blob, err = files.NewUnnamed(tempDir()); err != nil {
+	if l.blob, err = files.NewUnnamed(files.TempDir()); err != nil {
 		return fmt.Errorf("make a file for a layer: %w", err)
 	}
 	hash, count := digest.SHA256.Digester(), &byteCounter{}
@@ -240,7 +240,11 @@ func (w *toldWriter) Write(b []byte) (int, error) {
 // prove flattens the new image, as its layers were read back, and compares it with the tree that it was to have. The digest
 // is that of its image by the rules oci-1.
 func (j *chunkJob) prove(ctx context.Context, layers []*chunkLayer) (d fsverity.Digest, err error) {
-	got, err := j.flatten(ctx, layers, index.Faithful1)
+	all, err := j.readBack(ctx, layers)
+	if err != nil {
+		return d, err
+	}
+	got, err := j.flatten(ctx, all, index.Faithful1)
 	if err != nil {
 		return d, err
 	}
@@ -254,15 +258,15 @@ func (j *chunkJob) prove(ctx context.Context, layers []*chunkLayer) (d fsverity.
 	if d != want {
 		return d, j.unequal(got)
 	}
-	oci1, err := j.flatten(ctx, layers, index.OCI1)
+	oci1, err := j.flatten(ctx, all, index.OCI1)
 	if err != nil {
 		return d, err
 	}
 	return imageDigest(oci1)
 }
 
-func (j *chunkJob) flatten(ctx context.Context, layers []*chunkLayer, r index.Rules) (*tree.Tree, error) {
-	var all []*index.Layer
+// readBack has all of the image's layers: those of the base from the store, the others as they were read back.
+func (j *chunkJob) readBack(ctx context.Context, layers []*chunkLayer) (all []*index.Layer, err error) {
 	if j.base != nil {
 		for _, l := range j.src.info.StoredLayers()[:len(j.base.layers)] {
 			layer, err := index.LoadLayer(ctx, j.src.store, l)
@@ -275,6 +279,10 @@ func (j *chunkJob) flatten(ctx context.Context, layers []*chunkLayer, r index.Ru
 	for _, l := range layers {
 		all = append(all, l.read)
 	}
+	return all, nil
+}
+
+func (j *chunkJob) flatten(ctx context.Context, all []*index.Layer, r index.Rules) (*tree.Tree, error) {
 	// Each layer has the directories above what is in it: together they may have more entries than an image that comes from
 	// elsewhere, and each more than a layer may that does.
 	return index.Flatten(ctx, all, index.FlattenOptions{Rules: r, Algorithm: j.src.tree.Algorithm(), MaxEntries: math.MaxInt64})
@@ -371,7 +379,7 @@ func (p *publication) openBase(ctx context.Context, l index.LayerInfo) (f *os.Fi
 	if !isTarBlob(l) {
 		return index.OpenLayerBlob(p.src.store, l)
 	}
-	if f, err = files.NewUnnamed(tempDir()); err != nil {
+	if f, err = files.NewUnnamed(files.TempDir()); err != nil {
 		return nil, err
 	}
 	if err = index.WriteTar(ctx, p.src.store, l.DiffID, f); err == nil {
@@ -401,13 +409,4 @@ func (p *publication) send(ctx context.Context, desc ocispec.Descriptor, r io.Re
 	p.report.Layers.Written++
 	p.report.Bytes.Written += desc.Size
 	return nil
-}
-
-// tempDir is where large files go that have no name: not /tmp unless TMPDIR says so, since that is in memory on many
-// machines.
-func tempDir() string {
-	if dir := os.Getenv("TMPDIR"); dir != "" {
-		return dir
-	}
-	return "/var/tmp"
 }

@@ -80,7 +80,7 @@ func inflated(ctx context.Context, f *os.File, inflating func(int64) func(int64)
 	case foreign:
 		return nil, errors.New("is compressed with xz, bzip2 or lz4: decompress it first; gzip, zstd and plain archives can be read")
 	}
-	dir := tempDir()
+	dir := files.TempDir()
 	tmp, err := files.NewUnnamed(dir)
 	if err != nil {
 		return nil, fmt.Errorf("make a file for the inflated archive: %w", err)
@@ -105,15 +105,6 @@ func announce(f *os.File, inflating func(int64) func(int64)) (tell func(int64), 
 		tell = func(int64) {}
 	}
 	return tell, err
-}
-
-// tempDir is where large files go for a while: as container tools have it,
-// /var/tmp, since /tmp is in memory on many machines.
-func tempDir() string {
-	if dir := os.Getenv("TMPDIR"); dir != "" {
-		return dir
-	}
-	return "/var/tmp"
 }
 
 // inflate copies what a compressed file holds.

@@ -100,6 +100,15 @@ func sweepOne(root *os.Root, name string) (err error) {
 	return root.Remove(name)
 }
 
+// TempDir is where large files go for a while: as container tools have it,
+// /var/tmp, since /tmp is in memory on many machines.
+func TempDir() string {
+	if dir := os.Getenv("TMPDIR"); dir != "" {
+		return dir
+	}
+	return "/var/tmp"
+}
+
 // NewUnnamed makes a file that no process finds and that is gone as soon as it
 // is closed, in a directory.
 func NewUnnamed(dir string) (*os.File, error) {
