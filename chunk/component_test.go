@@ -236,7 +236,8 @@ func TestClaimBadSource(t *testing.T) {
 		_, err := Claim(newTree(t), ClaimOptions{Databases: []pkgdb.Database{
 			{Kind: "rpm", Packages: []pkgdb.Package{{Name: "p", Source: source}}},
 		}})
-		if err == nil || !strings.Contains(err.Error(), `package "p" of rpm: its source: a component's name has`) {
+		var wrong *pkgdb.Error
+		if !errors.As(err, &wrong) || wrong.Kind != "rpm" || !strings.Contains(err.Error(), `package "p": its source: a component's name has`) {
 			t.Error(err)
 		}
 	}

@@ -18,22 +18,29 @@ type ownership struct {
 	of   *pkgdb.Package
 }
 
-// packages has databases claim what is theirs and their packages'.
+// packages has databases claim what is theirs and their packages'. What goes wrong is a pkgdb.Error.
 func (c *claimer) packages() error {
 	for i := range c.o.Databases {
 		d := &c.o.Databases[i]
-		for _, p := range d.Files {
-			if err := c.claimPath(p, byDatabase, ""); err != nil {
-				return err
-			}
-		}
-		for k := range d.Packages {
-			if err := c.claimPackage(d.Kind, &d.Packages[k]); err != nil {
-				return err
-			}
+		if err := c.claimDatabase(d); err != nil {
+			return &pkgdb.Error{Kind: d.Kind, Err: err}
 		}
 	}
 	c.bytecode(tree.Root)
+	return nil
+}
+
+func (c *claimer) claimDatabase(d *pkgdb.Database) error {
+	for _, p := range d.Files {
+		if err := c.claimPath(p, byDatabase, ""); err != nil {
+			return err
+		}
+	}
+	for k := range d.Packages {
+		if err := c.claimPackage(d.Kind, &d.Packages[k]); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -48,7 +55,7 @@ func (c *claimer) claimPath(p string, r rank, key string) error {
 func (c *claimer) claimPackage(kind string, p *pkgdb.Package) error {
 	source := cmp.Or(p.Source, p.Name)
 	if err := checkComponentName(source); err != nil {
-		return fmt.Errorf("package %.80q of %s: its source: %w", p.Name, kind, err)
+		return fmt.Errorf("package %.80q: its source: %w", p.Name, err)
 	}
 	g := c.group(byPackage, kind+"/"+escapeName(source))
 	c.groups[g].changes.add(p)

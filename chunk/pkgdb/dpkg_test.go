@@ -19,7 +19,7 @@ func TestDpkgStates(t *testing.T) {
 		"installed": true, "unpacked": true, "half-configured": true, "half-installed": true, "triggers-awaited": true,
 		"triggers-pending": true, "config-files": false, "not-installed": false, "": false, "odd": false, "installed more": false,
 	} {
-		dbs, err := Read(files(t, "-- var/lib/dpkg/status --\n"+stanza("a", state)))
+		dbs, err := Read(files(t, "-- var/lib/dpkg/status --\n"+stanza("a", state)), ReadOptions{})
 		must(t, err)
 		if len(dbs) != 1 || len(dbs[0].Packages) == 1 != want {
 			t.Errorf("%s: %+v", state, dbs)

@@ -90,7 +90,7 @@ func TestReadFails(t *testing.T) {
 			if name == "in memory" {
 				root = plainFS{root}
 			}
-			dbs, err := Read(root)
+			dbs, err := Read(root, ReadOptions{})
 			if left >= 0 {
 				must(t, err)
 				break

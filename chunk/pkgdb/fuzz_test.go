@@ -12,7 +12,7 @@ import (
 // fuzzTree reads a tree and checks that what it has is as it is promised, and no more than the tree accounts for.
 func fuzzTree(t *testing.T, tree fstest.MapFS) {
 	t.Helper()
-	dbs, err := Read(tree)
+	dbs, err := Read(tree, ReadOptions{})
 	if err != nil {
 		return
 	}

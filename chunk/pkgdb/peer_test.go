@@ -14,7 +14,7 @@ import (
 // What dpkg says of the machine that the test runs on is what is read.
 func TestDpkgPeer(t *testing.T) {
 	query := testenv.Peer(t, "dpkg-query")
-	dbs, err := Read(os.DirFS("/"))
+	dbs, err := Read(os.DirFS("/"), ReadOptions{})
 	must(t, err)
 	at := slices.IndexFunc(dbs, func(d Database) bool { return d.Kind == "dpkg" })
 	if at < 0 {

@@ -51,30 +51,66 @@ const (
 	maxChanges = 1000
 )
 
+// places are where databases are, in the order in which they are read.
+func places() []place {
+	return []place{
+		{"dpkg", "var/lib/dpkg", readDpkg},
+		{"rpm", "usr/lib/sysimage/rpm", readRpm},
+		{"rpm", "usr/share/rpm", readRpm},                       // of ostree
+		{"rpm", "usr/lib/sysimage/rpm-ostree-base-db", readRpm}, // a copy, before packages were added
+		{"rpm", "var/lib/rpm", readRpm},
+		{"apk", "usr/lib/apk/db", readApk},
+		{"apk", "lib/apk/db", readApk},
+		{"pacman", "var/lib/pacman/local", readPacman},
+	}
+}
+
+// place is a directory in which a database may be.
+type place struct {
+	kind, dir string
+	read      func(t *tree, dir string) (*Database, error)
+}
+
+// Kinds lists what Database.Kind may be.
+func Kinds() (kinds []string) {
+	for _, p := range places() {
+		kinds = append(kinds, p.kind)
+	}
+	return slices.Compact(kinds)
+}
+
+// ReadOptions are Read's.
+type ReadOptions struct {
+	// Without lists kinds whose databases are not read, as if they were not there.
+	Without []string
+}
+
+// Error tells which database could not be read, or makes no sense.
+type Error struct {
+	Kind string // one of Kinds
+	Err  error
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("package database of %s: %v", e.Kind, e.Err) }
+
+// Unwrap returns what is wrong.
+func (e *Error) Unwrap() error { return e.Err }
+
 // Read finds all databases of a tree and reads them. A tree without one gives none. A database that can be found by two
-// names, by way of symlinks, hard links or copies, is one.
+// names, by way of symlinks, hard links or copies, is one. What goes wrong is an Error.
 //
 // Symlinks are followed by root, which has to do so within the tree. One that os.DirFS gives serves for a tree that has no
 // absolute symlinks on the way to databases and documentation. Its files are read in place if they have ReadAt.
-func Read(root fs.FS) ([]Database, error) {
+func Read(root fs.FS, o ReadOptions) ([]Database, error) {
 	t := newTree(root)
 	var found []Database
-	for _, place := range []struct {
-		dir  string
-		read func(t *tree, dir string) (*Database, error)
-	}{
-		{"var/lib/dpkg", readDpkg},
-		{"usr/lib/sysimage/rpm", readRpm},
-		{"usr/share/rpm", readRpm},                       // of ostree
-		{"usr/lib/sysimage/rpm-ostree-base-db", readRpm}, // a copy, before packages were added
-		{"var/lib/rpm", readRpm},
-		{"usr/lib/apk/db", readApk},
-		{"lib/apk/db", readApk},
-		{"var/lib/pacman/local", readPacman},
-	} {
-		d, err := place.read(t, place.dir)
+	for _, p := range places() {
+		if slices.Contains(o.Without, p.kind) {
+			continue
+		}
+		d, err := p.read(t, p.dir)
 		if err != nil {
-			return nil, fmt.Errorf("read package database: %w", err)
+			return nil, &Error{p.kind, err}
 		}
 		if d != nil {
 			d.sort()

@@ -1,6 +1,7 @@
 package pkgdb
 
 import (
+	"errors"
 	"bytes"
 	"compress/gzip"
 	"fmt"
@@ -76,7 +77,7 @@ func render(dbs []Database) string {
 
 func expect(t *testing.T, root fs.FS, want string) {
 	t.Helper()
-	dbs, err := Read(root)
+	dbs, err := Read(root, ReadOptions{})
 	must(t, err)
 	if got := render(dbs); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
@@ -85,7 +86,7 @@ func expect(t *testing.T, root fs.FS, want string) {
 
 func expectError(t *testing.T, root fs.FS, want ...string) {
 	t.Helper()
-	dbs, err := Read(root)
+	dbs, err := Read(root, ReadOptions{})
 	if err == nil {
 		t.Fatalf("no error but\n%s", render(dbs))
 	}
@@ -112,6 +113,27 @@ func TestReadNothing(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, "var"), nil, 0o644))
 	expect(t, os.DirFS(dir), "")
+}
+
+// TestReadWithout: what is not to be read can be damaged, and an error says what it is about.
+func TestReadWithout(t *testing.T) {
+	root := files(t, "-- var/lib/dpkg/status --\nno field\n-- lib/apk/db/installed --\nP:a\nV:1\n")
+	_, err := Read(root, ReadOptions{Without: []string{"rpm", "apk"}})
+	var of *Error
+	if !errors.As(err, &of) || of.Kind != "dpkg" {
+		t.Errorf("%v", err)
+	}
+	dbs, err := Read(root, ReadOptions{Without: []string{"dpkg"}})
+	must(t, err)
+	if len(dbs) != 1 || dbs[0].Kind != "apk" {
+		t.Errorf("%v", dbs)
+	}
+	if dbs, err = Read(root, ReadOptions{Without: Kinds()}); len(dbs) != 0 || err != nil {
+		t.Errorf("%v, %v", dbs, err)
+	}
+	if got := strings.Join(Kinds(), " "); got != "dpkg rpm apk pacman" {
+		t.Error(got)
+	}
 }
 
 func TestReadSeveral(t *testing.T) {

@@ -124,7 +124,7 @@ func TestRpmGolden(t *testing.T) {
 	trees := largeSamples(t)
 	maps.Copy(trees, rpmSamples(t))
 	for name, tree := range trees {
-		dbs, err := Read(tree)
+		dbs, err := Read(tree, ReadOptions{})
 		must(t, err)
 		expectGolden(t, name, dbs)
 	}
@@ -133,9 +133,9 @@ func TestRpmGolden(t *testing.T) {
 // Files that can't be read in place give the same.
 func TestRpmInMemory(t *testing.T) {
 	for name, tree := range rpmSamples(t) {
-		want, err := Read(tree)
+		want, err := Read(tree, ReadOptions{})
 		must(t, err)
-		got, err := Read(plainFS{tree})
+		got, err := Read(plainFS{tree}, ReadOptions{})
 		must(t, err)
 		if render(got) != render(want) {
 			t.Errorf("%s is another", name)

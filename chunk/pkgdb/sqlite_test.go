@@ -19,7 +19,7 @@ func TestSQLitePages(t *testing.T) {
 		t.Fatalf("%d databases", len(names))
 	}
 	for _, n := range names {
-		dbs, err := Read(rpmTree("rpmdb.sqlite", expand(t, "../sqlite/"+filepath.Base(n))))
+		dbs, err := Read(rpmTree("rpmdb.sqlite", expand(t, "../sqlite/"+filepath.Base(n))), ReadOptions{})
 		must(t, err)
 		var got, want []string
 		for _, p := range dbs[0].Packages {
@@ -80,7 +80,7 @@ func TestSQLiteLog(t *testing.T) {
 		{"a number of a page damaged", flip(32 + 3), 21},
 	} {
 		tree[marinerLog] = &fstest.MapFile{Data: c.log}
-		dbs, err := Read(tree)
+		dbs, err := Read(tree, ReadOptions{})
 		must(t, err)
 		if n := len(dbs[0].Packages); n != c.want {
 			t.Errorf("%s: %d packages, want %d", c.name, n, c.want)
@@ -92,7 +92,7 @@ func TestSQLiteLog(t *testing.T) {
 func TestSQLiteWithoutLog(t *testing.T) {
 	tree := rpmSample(t, "mariner")
 	tree[marinerLog] = &fstest.MapFile{}
-	dbs, err := Read(tree)
+	dbs, err := Read(tree, ReadOptions{})
 	must(t, err)
 	expectGolden(t, "mariner-without-log", dbs)
 }
@@ -122,10 +122,10 @@ func TestSQLiteLogByteOrder(t *testing.T) {
 	log := slices.Clone(tree[marinerLog].Data)
 	log[3] |= 1
 	seal(log, 4096, binary.BigEndian)
-	want, err := Read(tree)
+	want, err := Read(tree, ReadOptions{})
 	must(t, err)
 	tree[marinerLog] = &fstest.MapFile{Data: log}
-	got, err := Read(tree)
+	got, err := Read(tree, ReadOptions{})
 	must(t, err)
 	if render(got) != render(want) {
 		t.Error("it is another")
@@ -205,11 +205,11 @@ func TestSQLiteRowErrors(t *testing.T) {
 
 func TestSQLiteJournal(t *testing.T) {
 	tree := rpmSample(t, "mariner")
-	want, err := Read(tree)
+	want, err := Read(tree, ReadOptions{})
 	must(t, err)
 	for _, empty := range []string{"", "\xd9\xd5", strings.Repeat("\x00", 512)} {
 		tree[mariner+"-journal"] = &fstest.MapFile{Data: []byte(empty)}
-		got, err := Read(tree)
+		got, err := Read(tree, ReadOptions{})
 		must(t, err)
 		if len(got) != 1 || !slices.EqualFunc(got[0].Packages, want[0].Packages, samePackage) {
 			t.Errorf("journal %q: it is another", empty)

@@ -11,7 +11,7 @@ import (
 // What is found in a real database is what a search for its lines finds.
 func TestApkSample(t *testing.T) {
 	tree := samples(t, "alpine.txtar")
-	dbs, err := Read(tree)
+	dbs, err := Read(tree, ReadOptions{})
 	must(t, err)
 	d := dbs[0]
 	if d.Kind != "apk" || strings.Join(d.Files, " ") != "/lib/apk/db/installed /lib/apk/db/triggers" || len(d.Packages) != 14 {
@@ -91,7 +91,7 @@ func TestApkErrors(t *testing.T) {
 
 func TestTooManyPackages(t *testing.T) {
 	stanzas := strings.Repeat("P:a\n\n", maxPackages)
-	dbs, err := Read(files(t, "-- lib/apk/db/installed --\n"+stanzas))
+	dbs, err := Read(files(t, "-- lib/apk/db/installed --\n"+stanzas), ReadOptions{})
 	must(t, err)
 	if n := len(dbs[0].Packages); n != maxPackages {
 		t.Errorf("%d packages", n)

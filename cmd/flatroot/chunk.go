@@ -44,6 +44,7 @@ An image that is elsewhere comes into the store, without a name: flatroot gc tak
 			&cli.StringFlag{Name: "previous", Usage: "the build before is the image `REF`; default: that at DEST; none: plan from nothing"},
 			&cli.StringFlag{Name: "keep-base", Usage: "leave the lowest layers as they are: `N` of them, or those of the image REF"},
 			&cli.StringFlag{Name: "mapping", Usage: "read from `FILE` which paths make components, and how often they change"},
+			&cli.StringSliceFlag{Name: withoutPackages, Usage: "leave the package databases of `KIND` unread: dpkg, rpm, apk, pacman, or some with commas between them"},
 			&cli.BoolFlag{Name: "split", Usage: "put programs and other files of large components apart"},
 			&cli.StringFlag{Name: "mtime", Value: string(chunk.MtimeStable), Usage: "what becomes of times: `HOW` is keep, clamp or stable"},
 			&cli.StringFlag{Name: "now", Usage: "count changes back from `TIME`, such as 2026-11-02; default: the newest change that is known"},
@@ -77,6 +78,7 @@ type chunkOptions struct {
 	previous      string
 	keepBase      string
 	mapping       *chunk.Mapping
+	without       []string // kinds of package databases
 	split         bool
 	mtime         chunk.MtimePolicy
 	epoch         time.Time // zero: none
@@ -96,6 +98,9 @@ func chunkOptionsOf(v *invocation) (o chunkOptions, err error) {
 	}
 	o.reading.limits = v.limits()
 	if o.platform, err = v.platform(); err != nil {
+		return o, err
+	}
+	if o.without, err = kindsOf(v); err != nil {
 		return o, err
 	}
 	if o.layers, err = layersOf(v); err != nil {
@@ -160,6 +165,31 @@ func layersOf(v *invocation) (int, error) {
 		return 0, v.usagef("--reserve=%d: of %d layers at least %d are needed here", reserve, most, chunk.MinLayers)
 	}
 	return most - reserve, nil
+}
+
+// withoutPackages is the flag that passes over databases of packages.
+const withoutPackages = "without-packages"
+
+// kindsOf reads which databases of packages are to be left alone.
+func kindsOf(v *invocation) (kinds []string, err error) {
+	for _, list := range v.StringSlice(withoutPackages) {
+		for kind := range strings.SplitSeq(list, ",") {
+			if !slices.Contains(pkgdb.Kinds(), kind) {
+				return nil, v.usagef("--%s=%s: want one of %s, or some with commas between them", withoutPackages, list, strings.Join(pkgdb.Kinds(), ", "))
+			}
+			kinds = append(kinds, kind)
+		}
+	}
+	return kinds, nil
+}
+
+// passOver says of an error that is about a database of packages how to do without that.
+func passOver(err error) error {
+	var of *pkgdb.Error
+	if !errors.As(err, &of) {
+		return err
+	}
+	return &hintError{err, fmt.Sprintf("--%s=%s leaves it unread: its packages' files are then put together by where they are", withoutPackages, of.Kind)}
 }
 
 // lastSecond is the last of the year 9999, in seconds since 1970: later times can't be written down in JSON.
@@ -248,9 +278,9 @@ type chunkJob struct {
 
 // plan finds out what the layers are to be.
 func (j *chunkJob) plan(ctx context.Context) error {
-	databases, err := pkgdb.Read(chunk.FS(j.src.tree, j.src.content))
+	databases, err := pkgdb.Read(chunk.FS(j.src.tree, j.src.content), pkgdb.ReadOptions{Without: j.o.without})
 	if err != nil {
-		return fmt.Errorf("%s: %w", j.src.name, err)
+		return passOver(fmt.Errorf("%s: %w", j.src.name, err))
 	}
 	before, err := j.readPrevious(ctx)
 	if err != nil {
@@ -270,7 +300,7 @@ func (j *chunkJob) plan(ctx context.Context) error {
 		Databases: databases, Mapping: j.o.mapping, Split: j.o.split, Content: j.src.content, Has: j.base.hasOrNil(),
 	})
 	if err != nil {
-		return fmt.Errorf("%s: %w", j.src.name, err)
+		return passOver(fmt.Errorf("%s: %w", j.src.name, err))
 	}
 	layers := j.o.layers - j.base.numLayers()
 	switch {

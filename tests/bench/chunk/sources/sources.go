@@ -40,7 +40,7 @@ type inode struct{ dev, ino uint64 }
 // Read has the sources of a tree's packages by name, but for those without content. Of Debian's changelogs it takes uploads
 // to unstable only, where all other suites' changes go sooner or later.
 func Read(root *os.Root) ([]*Source, error) {
-	found, err := pkgdb.Read(root.FS())
+	found, err := pkgdb.Read(root.FS(), pkgdb.ReadOptions{})
 	if err != nil {
 		return nil, err
 	}
