@@ -30,6 +30,14 @@ type Claims struct {
 	// Owners has for each node the index of its component; -1: a directory that is there for others only, which every layer
 	// has that has something in it, or a node that is not in the tree any more.
 	Owners []int32
+	// Unused are the rules of the mapping that no file has come to, in their order.
+	Unused []UnusedRule
+}
+
+// UnusedRule is a rule of a mapping that matches nothing, or nothing that no earlier rule matches.
+type UnusedRule struct {
+	Line      int    // where it begins, from 1 on
+	Component string // as it stands in names
 }
 
 // maxComponents bounds what a tree is divided into. The largest systems have some 5,000 source packages.
@@ -100,17 +108,18 @@ type claim struct {
 var nobody = claim{group: -1}
 
 type claimer struct {
-	t       *tree.Tree
-	o       ClaimOptions
-	paths   *resolver
-	rules   matcher
-	ruled   []claim // by number of the rule
-	groups  []group
-	known   map[groupKey]int32
-	best    []claim // by node
-	owned   []ownership
-	special map[tree.Node]area
-	kernels map[string]bool // versions that have modules
+	t        *tree.Tree
+	o        ClaimOptions
+	paths    *resolver
+	rules    matcher
+	ruled    []claim // by number of the rule
+	ruleUsed []bool  // the same
+	groups   []group
+	known    map[groupKey]int32
+	best     []claim // by node
+	owned    []ownership
+	special  map[tree.Node]area
+	kernels  map[string]bool // versions that have modules
 
 	xattrs    map[int]annotation // by XattrSet
 	conflicts []conflict
@@ -195,7 +204,17 @@ func (c *claimer) claims() (*Claims, error) {
 			out.Owners[n] = index[best.group]
 		}
 	}
+	out.Unused = c.unused()
 	return out, measure(c.t, out)
+}
+
+func (c *claimer) unused() (rules []UnusedRule) {
+	for i, used := range c.ruleUsed {
+		if r := &c.o.Mapping.rules[i]; !used {
+			rules = append(rules, UnusedRule{r.line, r.component})
+		}
+	}
+	return rules
 }
 
 // component is all but size and digest. If somebody said how often it changes, packages are not asked.

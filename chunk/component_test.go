@@ -368,6 +368,30 @@ func TestClaimMapping(t *testing.T) {
 	}
 }
 
+// A rule that gets no file is told by its line: one that matches none, and one of which earlier rules have all.
+func TestClaimMappingUnused(t *testing.T) {
+	m, err := ParseMapping([]byte(`# a comment
+- {component: a, paths: [/a/**]}
+
+- component: none
+  paths: [/absent/**]
+- {component: behind, paths: [/a/1]}
+- {component: dir, paths: [/a]}
+- {component: excluded, paths: [/b, "!/b"]}
+- {component: none, paths: [/b]}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := mustClaim(t, newTree(t, "/a/1 1\n/a/2 1\n/b 1"), ClaimOptions{Mapping: m})
+	if want := []UnusedRule{{4, "none"}, {6, "behind"}, {7, "dir"}, {8, "excluded"}}; !slices.Equal(c.Unused, want) {
+		t.Errorf("%v, want %v", c.Unused, want)
+	}
+	if c := mustClaim(t, newTree(t, "/a/1 1"), ClaimOptions{}); c.Unused != nil {
+		t.Errorf("without a mapping: %v", c.Unused)
+	}
+}
+
 func TestClaimMappingSaysMore(t *testing.T) {
 	m, err := ParseMapping([]byte(`
 - component: a

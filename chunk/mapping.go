@@ -25,6 +25,7 @@ type Mapping struct {
 
 // rule says of some files which component they are.
 type rule struct {
+	line      int // where it begins, from 1 on
 	component string
 	interval  time.Duration // 0: nothing is said
 	exclusive bool
@@ -178,7 +179,7 @@ func (p *mappingParser) rule(n *yaml.Node) error {
 	if name == nil || paths == nil {
 		return wrong(n, "a rule has a component and paths")
 	}
-	r := rule{}
+	r := rule{line: max(n.Line, 1)}
 	if r.component, err = scalar(name, "component"); err != nil {
 		return err
 	}

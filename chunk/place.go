@@ -112,6 +112,7 @@ func (c *claimer) useMapping() error {
 	if c.o.Mapping == nil {
 		return nil
 	}
+	c.ruleUsed = make([]bool, len(c.o.Mapping.rules))
 	for i, r := range c.o.Mapping.rules {
 		g := c.group(byRule, r.component)
 		c.groups[g].interval, c.groups[g].exclusive = r.interval, r.exclusive
@@ -172,6 +173,7 @@ func (c *claimer) claimEntry(p place, e tree.Entry, xattr claim) {
 	}
 	if r := c.rules.rule(p.globs, e.Name); r >= 0 {
 		c.claim(e.Node, c.ruled[r])
+		c.ruleUsed[r] = true
 	}
 	if r, key := c.byName(p, string(e.Name)); r < byPlace {
 		c.claim(e.Node, claim{group: c.group(r, key)})

@@ -78,6 +78,7 @@ type chunkOptions struct {
 	previous      string
 	keepBase      string
 	mapping       *chunk.Mapping
+	mappingFile   string
 	without       []string // kinds of package databases
 	split         bool
 	mtime         chunk.MtimePolicy
@@ -93,8 +94,8 @@ type chunkOptions struct {
 
 func chunkOptionsOf(v *invocation) (o chunkOptions, err error) {
 	o = chunkOptions{
-		source: v.Args().Get(0), dest: v.Args().Get(1), previous: v.String("previous"), keepBase: v.String("keep-base"), split: v.Bool("split"),
-		compression: v.String("compress"), dryRun: v.Bool("dry-run"), html: v.String("html"), jobs: v.Int("jobs"), oneFileSystem: v.Bool("one-file-system"),
+		source: v.Args().Get(0), dest: v.Args().Get(1), previous: v.String("previous"), keepBase: v.String("keep-base"),
+		mappingFile: v.String("mapping"), split: v.Bool("split"), compression: v.String("compress"), dryRun: v.Bool("dry-run"), html: v.String("html"), jobs: v.Int("jobs"), oneFileSystem: v.Bool("one-file-system"),
 	}
 	o.reading.limits = v.limits()
 	if o.platform, err = v.platform(); err != nil {
@@ -133,7 +134,7 @@ func chunkOptionsOf(v *invocation) (o chunkOptions, err error) {
 	if o.ref, err = readDest(o.dest); err != nil {
 		return o, err
 	}
-	o.mapping, err = readMapping(v.String("mapping"))
+	o.mapping, err = readMapping(o.mappingFile)
 	return o, err
 }
 
@@ -301,6 +302,9 @@ func (j *chunkJob) plan(ctx context.Context) error {
 	})
 	if err != nil {
 		return passOver(fmt.Errorf("%s: %w", j.src.name, err))
+	}
+	for _, r := range j.claims.Unused {
+		j.talk("%s: line %d: warning: this rule of component %s has nothing: no file matches, or earlier rules have all that do", j.o.mappingFile, r.Line, r.Component)
 	}
 	layers := j.o.layers - j.base.numLayers()
 	switch {
