@@ -1,12 +1,12 @@
 package layout
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -25,51 +25,55 @@ const (
 // may be called concurrently, and any number of sinks may write to the same
 // directory, in other processes too.
 type Sink struct {
-	root *os.Root
-	ref  oci.Reference
+	root  *os.Root
+	ref   oci.Reference
+	begun begun
 }
 
 var _ oci.Sink = (*Sink)(nil)
 
 // Create opens a layout for writing, and makes one where there is nothing or
 // an empty directory. The reference's name is that of the image to come; it
-// may be empty.
+// may be empty. A layout that was made, and has no image by the time that the
+// sink is closed, is taken away again.
 func Create(ctx context.Context, ref oci.Reference) (*Sink, error) {
-	if err := ref.CheckWritable(); err != nil {
-		return nil, fmt.Errorf("%s: %w", ref, err)
+	s, err := create(ctx, ref)
+	for errors.Is(err, errGone) {
+		s, err = create(ctx, ref)
 	}
-	if err := makeDir(ref.Path); err != nil {
-		return nil, fmt.Errorf("%s: %w", ref, err)
-	}
-	root, err := os.OpenRoot(ref.Path)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", ref, err)
-	}
-	s := &Sink{root: root, ref: ref}
-	if err := s.locked(ctx, s.init); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", ref, err), root.Close())
 	}
 	return s, nil
 }
 
-// makeDir makes the layout's directory unless it is there.
-func makeDir(path string) error {
-	if err := os.MkdirAll(filepath.Dir(path), dirMode); err != nil {
-		return err
+// errGone says that somebody has taken away the layout while it was opened.
+var errGone = errors.New("the layout was taken away meanwhile")
+
+func create(ctx context.Context, ref oci.Reference) (*Sink, error) {
+	if err := ref.CheckWritable(); err != nil {
+		return nil, err
 	}
-	err := os.Mkdir(path, dirMode)
-	if errors.Is(err, os.ErrExist) {
-		return nil
+	s := &Sink{ref: ref}
+	err := s.begun.make(ref.Path)
+	if err == nil {
+		s.root, err = openRoot(ref.Path)
 	}
 	if err != nil {
-		return err
+		return nil, errors.Join(err, s.begun.removeDirs())
 	}
-	return os.Chmod(path, dirMode)
+	if err := s.locked(ctx, s.init); err != nil {
+		return nil, errors.Join(err, s.Close(), s.begun.removeDirs())
+	}
+	return s, nil
 }
 
 // init makes a layout of an empty directory, under the lock, so that nobody
 // finds one half made.
 func (s *Sink) init() error {
+	if gone, err := s.gone(); gone || err != nil {
+		return cmp.Or(err, errGone)
+	}
 	if err := files.Sweep(s.root); err != nil {
 		return err
 	}
@@ -77,6 +81,7 @@ func (s *Sink) init() error {
 	if files.IsAbsent(err) {
 		if err = s.checkEmpty(); err == nil {
 			err = s.writeFile(ocispec.ImageLayoutFile, []byte(`{"imageLayoutVersion":"`+ocispec.ImageLayoutVersion+`"}`))
+			s.begun.fresh = err == nil
 		}
 	}
 	if err != nil {
@@ -91,7 +96,7 @@ func (s *Sink) init() error {
 			return err
 		}
 	}
-	return nil
+	return s.begun.lock(s.root)
 }
 
 // checkEmpty keeps a mistyped path from becoming a layout full of other
@@ -112,8 +117,18 @@ func (s *Sink) checkEmpty() (err error) {
 	}
 }
 
-// Close releases the directory.
-func (s *Sink) Close() error { return s.root.Close() }
+// Close releases the directory, and takes a layout away that was made for
+// nothing.
+func (s *Sink) Close() error {
+	err := s.undo()
+	if err != nil {
+		err = fmt.Errorf("%s: take away what was begun: %w", s.ref, err)
+	}
+	if s.begun.use != nil {
+		err = errors.Join(err, s.begun.use.Close())
+	}
+	return errors.Join(err, s.root.Close())
+}
 
 // String returns the reference.
 func (s *Sink) String() string { return s.ref.String() }
@@ -164,7 +179,11 @@ func (s *Sink) putBlob(ctx context.Context, desc ocispec.Descriptor, r io.Reader
 	if err != nil {
 		return err
 	}
-	return s.create(name, func(f io.Writer) error { return oci.CopyBlob(ctx, f, r, desc) })
+	if err := s.create(name, func(f io.Writer) error { return oci.CopyBlob(ctx, f, r, desc) }); err != nil {
+		return err
+	}
+	s.begun.noteBlob(name)
+	return nil
 }
 
 // writeFile writes a small file.
