@@ -32,14 +32,19 @@ func ReadPrevious(labels map[string]string, layers []ocispec.Descriptor) (*Previ
 	if text, ok := labels[rechunkLabel]; ok {
 		return reading("label "+rechunkLabel, func() (*Previous, error) { return parseRechunk(text) })
 	}
-	for _, a := range []struct{ tool, key, separator string }{
-		{"chunkah", chunkahAnnotation, " "}, {"rpm-ostree", ostreeAnnotation, ","},
-	} {
+	for _, a := range annotators() {
 		if hasAnnotation(layers, a.key) {
-			return reading("annotation "+a.key, func() (*Previous, error) { return parseAnnotations(a.tool, a.key, a.separator, layers) })
+			return reading("annotation "+a.key, func() (*Previous, error) { return parseAnnotations(a, layers) })
 		}
 	}
 	return nil, ErrNoPlan
+}
+
+// annotator is a tool that annotates layers with the names of their components.
+type annotator struct{ tool, key, separator string }
+
+func annotators() []annotator {
+	return []annotator{{"chunkah", chunkahAnnotation, " "}, {"rpm-ostree", ostreeAnnotation, ","}}
 }
 
 func reading(what string, read func() (*Previous, error)) (*Previous, error) {
@@ -59,11 +64,11 @@ func hasAnnotation(layers []ocispec.Descriptor, key string) bool {
 	return false
 }
 
-func parseAnnotations(tool, key, separator string, layers []ocispec.Descriptor) (*Previous, error) {
-	p := &Previous{Tool: tool}
+func parseAnnotations(a annotator, layers []ocispec.Descriptor) (*Previous, error) {
+	p := &Previous{Tool: a.tool}
 	for _, l := range layers {
-		if text := l.Annotations[key]; text != "" {
-			p.Layers = append(p.Layers, foreign(strings.Split(text, separator)))
+		if text := l.Annotations[a.key]; text != "" {
+			p.Layers = append(p.Layers, foreign(strings.Split(text, a.separator)))
 		}
 	}
 	return p, p.check()

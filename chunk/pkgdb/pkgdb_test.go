@@ -1,9 +1,9 @@
 package pkgdb
 
 import (
-	"errors"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"

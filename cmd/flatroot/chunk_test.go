@@ -4,10 +4,14 @@ import (
 	"context"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/flatroot/flatroot/chunk"
+	"github.com/flatroot/flatroot/oci/ocitest"
 	"github.com/flatroot/flatroot/tree"
 )
 
@@ -86,6 +90,27 @@ func chunkOfTwo(t *testing.T, text string) (*chunkJob, string) {
 		t.Fatal(err)
 	}
 	return j, dir
+}
+
+// TestChunksOfOthers: what chunkah has annotated is shown with the sizes of blobs, and nothing that would be ours.
+func TestChunksOfOthers(t *testing.T) {
+	dir := t.TempDir()
+	img := ocitest.Image{
+		Layers:     [][]byte{ocitest.Tar(ocitest.File{Name: "a", Data: "a"}), ocitest.Tar(ocitest.File{Name: "b", Data: "b"})},
+		EditConfig: func(c *ocispec.Image) { c.History = []ocispec.History{{CreatedBy: "by hand"}, {CreatedBy: "no more"}} },
+		EditManifest: func(m *ocispec.Manifest) {
+			m.Layers[1].Annotations = map[string]string{"org.chunkah.component": "rpm/a rpm/b rpm/c rpm/d rpm/e"}
+		},
+	}
+	if _, err := img.WriteLayout(dir, "v1"); err != nil {
+		t.Fatal(err)
+	}
+	out := mustRun(t, "chunks", "oci:"+dir+":v1")
+	for _, want := range []string{`(?m)^1 +[0-9]+ B +history: by hand$`, `(?m)^2 +[0-9]+ B +rpm/a rpm/b rpm/c rpm/d and 1 more$`, `2 layers, [0-9]+ B compressed; cut by chunkah`} {
+		if !regexp.MustCompile(want).MatchString(out) {
+			t.Errorf("got\n%s\nwant %s", out, want)
+		}
+	}
 }
 
 func TestLargestFirst(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -20,8 +21,8 @@ import (
 func chunksCommand() *command {
 	return &command{
 		name: "chunks", args: "IMAGE", min: 1, max: 1,
-		usage: "show what is in the layers of an image that chunk has written",
-		about: `Lists the layers of an image with the components in them, as the image's plan records them: how large they are, how likely the next update fetches them, and what it is expected to fetch of each. IMAGE is a name in the store or an image elsewhere, of which manifest and config are read. Images of rpm-ostree, rechunk and chunkah are shown as far as they say what is in them.`,
+		usage: "show what is in the layers of an image, and what updates cost",
+		about: `Lists the layers of an image with the components in them, as the image's plan records them: how large they are, how likely the next update fetches them, and what it is expected to fetch of each. IMAGE is a name in the store or an image elsewhere, of which manifest and config are read. Of an image that flatroot chunk has not cut the layers are listed from the lowest up, with their sizes as they are stored, compressed, and the components that chunkah, rpm-ostree or rechunk say are in them, else what the history says.`,
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "html", Usage: "write a page that shows the layers to `FILE`"}, platformFlag(),
 		},
@@ -50,10 +51,14 @@ func runChunks(ctx context.Context, c console, arg string, p oci.Platform, html 
 	if err != nil {
 		return err
 	}
-	plan, err := previousPlan(img)
-	if errors.Is(err, chunk.ErrNoPlan) {
-		return &hintError{fmt.Errorf("%s: %w", arg, err), "`flatroot chunk` makes an image that has one"}
+	labels, err := labelsOf(img.Config)
+	if err != nil {
+		return fmt.Errorf("%s: %w", arg, err)
 	}
+	if _, own := labels[chunk.PlanLabel]; !own {
+		return c.survey(stdout, arg, img, html)
+	}
+	plan, err := chunk.ReadPrevious(labels, descriptorsOf(img))
 	if err != nil {
 		return fmt.Errorf("%s: %w", arg, err)
 	}
@@ -62,6 +67,63 @@ func runChunks(ctx context.Context, c console, arg string, p oci.Platform, html 
 		return err
 	}
 	return printExplanation(c, stdout, e)
+}
+
+// survey lists the layers of an image that flatroot has not cut, lowest first, as far as it says what is in them.
+func (c *console) survey(stdout io.Writer, arg string, img *oci.Image, html string) error {
+	if html != "" {
+		return &hintError{
+			fmt.Errorf("--html=%s: flatroot chunk has not cut %s, so that no sizes are known that a page could show", html, arg),
+			"flatroot chunk --dry-run --html shows how it would cut it",
+		}
+	}
+	s, err := chunk.NewSurvey(img)
+	if err != nil {
+		return fmt.Errorf("%s: %w", arg, err)
+	}
+	if c.json {
+		return printJSON(stdout, s)
+	}
+	rows := [][]string{{"LAYER", "COMPRESSED", "COMPONENTS"}}
+	for n, l := range s.Layers {
+		what := nameList(l.Components)
+		if what == "" && l.History != "" {
+			what = "history: " + oci.Printable(l.History, maxHistory)
+		}
+		rows = append(rows, []string{fmt.Sprint(n + 1), size(l.Size), what})
+	}
+	if err := table(stdout, rows); err != nil {
+		return err
+	}
+	if err := printGroups(stdout, s.Groups); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(stdout, "\n%s, %s compressed; %s: what updates fetch is not known\n", counted(len(s.Layers), "layer"), size(s.Size), cutBy(s.Tool))
+	return err
+}
+
+// maxHistory is how much of a command in the history is shown, in bytes.
+const maxHistory = 80
+
+func printGroups(w io.Writer, groups [][]string) error {
+	if len(groups) == 0 {
+		return nil
+	}
+	rows := [][]string{{"GROUP", "COMPONENTS (which layer has a group is not said)"}}
+	for n, names := range groups {
+		rows = append(rows, []string{fmt.Sprint(n + 1), nameList(names)})
+	}
+	if _, err := fmt.Fprintln(w); err != nil {
+		return err
+	}
+	return table(w, rows)
+}
+
+func cutBy(tool string) string {
+	if tool == "" {
+		return "not cut by flatroot chunk"
+	}
+	return "cut by " + tool
 }
 
 // layered is what an argument leads to, if it has layers.
@@ -136,12 +198,15 @@ const listedComponents = 4
 
 func componentList(l chunk.ExplainedLayer) string {
 	var names []string
-	for n, c := range l.Components {
-		if n == listedComponents {
-			names = append(names, fmt.Sprintf("and %d more", len(l.Components)-n))
-			break
-		}
+	for _, c := range l.Components {
 		names = append(names, c.Name)
+	}
+	return nameList(names)
+}
+
+func nameList(names []string) string {
+	if more := len(names) - listedComponents; more > 0 {
+		names = append(slices.Clone(names[:listedComponents]), fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(names, " ")
 }
