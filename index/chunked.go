@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -47,14 +46,6 @@ func (i *Info) StoredLayers() []StoredLayer {
 
 // ErrNotKept says that the blob of a layer was not kept as it was.
 var ErrNotKept = errors.New("its blob was not kept: pull the image with --keep-blobs")
-
-// OpenLayerBlob opens the blob of a layer as the image's manifest lists it, if it was kept.
-func OpenLayerBlob(s *store.Store, l LayerInfo) (*os.File, error) {
-	if l.Kept.IsZero() {
-		return nil, ErrNotKept
-	}
-	return openKept(s, l.Kept, l.descriptor())
-}
 
 // zstdChunked is zstd with a table of contents at its end: see toc.go.
 const zstdChunked = "zstd:chunked"

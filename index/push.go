@@ -3,7 +3,6 @@ package index
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,13 +10,11 @@ import (
 	"io"
 	"os"
 	"strings"
-	"sync"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/flatroot/flatroot/oci"
 	"github.com/flatroot/flatroot/store"
@@ -83,7 +80,7 @@ func push(ctx context.Context, s *store.Store, i *Info, to oci.Sink, o PushOptio
 	if o.Progress == nil {
 		o.Progress = silent{}
 	}
-	p := &pusher{PushOptions: o, s: s, to: to, docker: i.MediaType == oci.MediaTypeDockerManifest}
+	p := &pusher{PushOptions: o, sender: sender{to: to, progress: o.Progress}, s: s, docker: i.MediaType == oci.MediaTypeDockerManifest}
 	if err := p.compression(i); err != nil {
 		return nil, err
 	}
@@ -98,89 +95,26 @@ func push(ctx context.Context, s *store.Store, i *Info, to oci.Sink, o PushOptio
 	return p, p.documents(ctx, i, layers)
 }
 
-// layers pushes several layers at once. Which error is returned depends on the layers alone: that of the lowest of those that
-// fail, so that those below one that has failed are brought to an end.
+// layers pushes several layers at once.
 func (p *pusher) layers(ctx context.Context, i *Info) ([]ocispec.Descriptor, error) {
 	done := make([]ocispec.Descriptor, len(i.Layers))
-	failed := newFirstFailure(ctx, len(i.Layers))
-	g := new(errgroup.Group)
-	g.SetLimit(cmp.Or(p.Jobs, DefaultJobs))
-	for _, same := range p.inOrder(i.Layers) {
-		g.Go(func() error {
-			for _, n := range same {
-				ctx := failed.contexts[n]
-				if ctx.Err() != nil {
-					return nil
-				}
-				var err error
-				if done[n], err = p.layer(ctx, i.Layers[n]); err != nil {
-					failed.fail(n, fmt.Errorf("push layer %d (%s): %w", n+1, i.Layers[n].DiffID, err))
-					return nil
-				}
-			}
-			return nil
-		})
-	}
-	_ = g.Wait() // it is told to failed what went wrong
-	return done, failed.end(ctx)
+	return done, atOnce(ctx, p.inOrder(i.Layers), p.Jobs, func(ctx context.Context, n int) (err error) {
+		if done[n], err = p.layer(ctx, i.Layers[n]); err != nil {
+			err = fmt.Errorf("push layer %d (%s): %w", n+1, i.Layers[n].DiffID, err)
+		}
+		return err
+	})
 }
 
 // inOrder lists layers by their numbers, together those of which one has to wait for the other: those of one tar, as the
 // second one finds the blob of the first, and where layers are kept unpacked, each on the one below it, all.
 func (p *pusher) inOrder(layers []LayerInfo) (groups [][]int) {
-	group := map[oci.DiffID]int{}
-	for n, l := range layers {
-		of := l.DiffID
+	return grouped(len(layers), func(n int) oci.DiffID {
 		if p.files != nil {
-			of = ""
+			return ""
 		}
-		at, ok := group[of]
-		if !ok {
-			at = len(groups)
-			group[of], groups = at, append(groups, nil)
-		}
-		groups[at] = append(groups[at], n)
-	}
-	return groups
-}
-
-// firstFailure keeps the failure of the lowest of several numbered jobs, and ends those above it.
-type firstFailure struct {
-	contexts []context.Context // of the jobs
-	cancel   []context.CancelFunc
-
-	mu  sync.Mutex
-	at  int // of err
-	err error
-}
-
-func newFirstFailure(ctx context.Context, jobs int) *firstFailure {
-	f := &firstFailure{contexts: make([]context.Context, jobs), cancel: make([]context.CancelFunc, jobs), at: jobs}
-	for n := range jobs {
-		f.contexts[n], f.cancel[n] = context.WithCancel(ctx)
-	}
-	return f
-}
-
-// fail notes a failure. One that comes of a lower one that has ended its job is above that.
-func (f *firstFailure) fail(n int, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if n >= f.at {
-		return
-	}
-	for _, cancel := range f.cancel[n+1:] {
-		cancel()
-	}
-	f.at, f.err = n, err
-}
-
-// end is the failure, or the end of all, once there are no jobs any more.
-func (f *firstFailure) end(ctx context.Context) error {
-	for _, cancel := range f.cancel {
-		cancel()
-	}
-	return cmp.Or(f.err, context.Cause(ctx))
+		return layers[n].DiffID
+	})
 }
 
 // compression decides how layers are sent.
@@ -224,8 +158,8 @@ func parsedPlace(o Origin) *oci.Reference {
 
 type pusher struct {
 	PushOptions
+	sender
 	s        *store.Store
-	to       oci.Sink
 	files    oci.LayerSink // the same, if it keeps no blobs
 	docker   bool
 	original bool           // blobs are sent as they were if they can be had
@@ -234,16 +168,6 @@ type pusher struct {
 
 	raw  []byte // the manifest at the destination
 	desc ocispec.Descriptor
-
-	mu     sync.Mutex
-	report PushReport
-}
-
-// count counts something for the report.
-func (p *pusher) count(add func(r *PushReport)) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	add(&p.report)
 }
 
 // unpacking finds out whether the destination has no blobs, and refuses to compress for it.
@@ -299,54 +223,23 @@ func (p *pusher) layer(ctx context.Context, l LayerInfo) (ocispec.Descriptor, er
 
 // asItWas has the destination get the very blob of a layer, if that can be had; false: it can't.
 func (p *pusher) asItWas(ctx context.Context, l LayerInfo) (bool, error) {
-	isTar := l.Blob == digest.Digest(l.DiffID)
-	if isTar && p.from == nil && !p.only {
+	if l.isTar() && p.from == nil && !p.only {
 		return false, nil
 	}
-	desc := l.descriptor()
-	if has, err := p.reused(ctx, desc); has || err != nil {
-		return has, err
-	}
-	if mounted, err := p.mounted(ctx, l); mounted || err != nil {
-		return mounted, err
-	}
-	switch {
-	case isTar:
-		_, err := p.plainLayer(ctx, l, l.MediaType)
-		return true, err
-	case l.Kept.IsZero():
-		return false, nil
-	}
-	f, err := openKept(p.s, l.Kept, desc)
-	if err != nil {
-		return false, fmt.Errorf("the blob that was kept can't be read (flatroot pull and flatroot fsck --repair fetch it anew, --compress=gzip does without): %w", err)
-	}
-	defer f.Close()
-	return true, p.send(ctx, l, desc, f)
-}
-
-// mounted has the destination take a blob over from where its layer or its manifest came from.
-func (p *pusher) mounted(ctx context.Context, l LayerInfo) (bool, error) {
-	m, ok := p.to.(oci.Mounter)
-	if !ok {
-		return false, nil
-	}
-	places := []*oci.Reference{p.from}
-	if o, err := LayerOrigin(p.s, l.DiffID); err == nil && o.Blob == l.Blob {
-		places = append(places, parsedPlace(o))
-	}
-	for _, from := range places {
-		if from == nil {
-			continue
+	b := storedBlob(p.s, l, p.from)
+	open := b.Open
+	b.Open = func(ctx context.Context) (io.ReadSeekCloser, error) {
+		f, err := open(ctx)
+		if err != nil && !errors.Is(err, ErrNotKept) {
+			err = fmt.Errorf("the blob that was kept can't be read (flatroot pull and flatroot fsck --repair fetch it anew, --compress=gzip does without): %w", err)
 		}
-		if ok, err := m.MountBlob(ctx, l.descriptor(), *from); ok || err != nil {
-			if ok {
-				p.count(func(r *PushReport) { r.Layers.Reused, r.Mounted = r.Layers.Reused+1, r.Mounted+1 })
-			}
-			return ok, err
-		}
+		return f, err
 	}
-	return false, nil
+	err := p.bring(ctx, b)
+	if errors.Is(err, ErrNotKept) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // compress writes a layer's blob to a file.
@@ -416,9 +309,9 @@ func (p *pusher) unpacked(ctx context.Context, l LayerInfo) (ocispec.Descriptor,
 		desc = describeTar(l, p.layerType())
 	}
 	tar := describeTar(l, ocispec.MediaTypeImageLayer)
-	from := p.openTar(ctx, l.DiffID)
+	from := openTar(ctx, p.s, l.DiffID)
 	defer from.Close()
-	return desc, p.sending(l, tar, from, func(r io.Reader) error {
+	return desc, p.sending(Blob{Layer: oci.Layer{DiffID: l.DiffID, Descriptor: tar}}, from, func(r io.Reader) error {
 		written, err := p.files.PutLayer(ctx, tar, knownBlob(p.s, l), r)
 		switch {
 		case err != nil:
@@ -452,16 +345,16 @@ func describeTar(l LayerInfo, mediaType string) ocispec.Descriptor {
 // plainLayer pushes a tar as it is; its digest is known.
 func (p *pusher) plainLayer(ctx context.Context, l LayerInfo, mediaType string) (ocispec.Descriptor, error) {
 	desc := describeTar(l, mediaType)
-	tar := p.openTar(ctx, l.DiffID)
+	tar := openTar(ctx, p.s, l.DiffID)
 	defer tar.Close()
 	return desc, p.put(ctx, l, desc, tar)
 }
 
 // openTar is a layer's tar, which is put together as far as it is read.
-func (p *pusher) openTar(ctx context.Context, d oci.DiffID) *reopener {
+func openTar(ctx context.Context, s *store.Store, d oci.DiffID) *reopener {
 	return &reopener{open: func() (io.ReadCloser, error) {
 		r, w := io.Pipe()
-		go func() { w.CloseWithError(WriteTar(ctx, p.s, d, w)) }()
+		go func() { w.CloseWithError(WriteTar(ctx, s, d, w)) }()
 		return r, nil
 	}}
 }
@@ -471,39 +364,11 @@ func (p *pusher) put(ctx context.Context, l LayerInfo, desc ocispec.Descriptor, 
 	if has, err := p.reused(ctx, desc); has || err != nil {
 		return err
 	}
-	return p.send(ctx, l, desc, r)
-}
-
-func (p *pusher) reused(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
-	has, err := p.to.HasBlob(ctx, desc)
-	if has {
-		p.count(func(r *PushReport) { r.Layers.Reused++ })
-	}
-	return has, err
-}
-
-func (p *pusher) send(ctx context.Context, l LayerInfo, desc ocispec.Descriptor, r io.ReadSeeker) error {
-	return p.sending(l, desc, r, func(r io.Reader) error {
-		err := p.to.PutBlob(ctx, desc, r)
-		if err == nil {
-			p.count(func(r *PushReport) { r.sent(desc.Size) })
-		}
-		return err
-	})
+	return p.send(ctx, Blob{Layer: oci.Layer{DiffID: l.DiffID, Descriptor: desc}}, r)
 }
 
 // sent counts a layer that was written.
 func (r *PushReport) sent(size int64) { r.Layers.Fetched, r.Bytes = r.Layers.Fetched+1, r.Bytes+size }
-
-// sending has a layer's blob or tar read, and tells of it.
-func (p *pusher) sending(l LayerInfo, desc ocispec.Descriptor, r io.ReadSeeker, send func(io.Reader) error) error {
-	tell := p.Progress.Start(Sending, oci.Layer{DiffID: l.DiffID, Descriptor: desc})
-	err := send(&tellReader{ReadSeeker: r, tell: tell})
-	if err == nil && tell != nil {
-		tell(0)
-	}
-	return err
-}
 
 // documents pushes the config and makes the manifest, which is changed only where the layers' descriptors are.
 func (p *pusher) documents(ctx context.Context, i *Info, layers []ocispec.Descriptor) error {

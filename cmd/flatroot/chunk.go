@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/urfave/cli/v2"
 
 	"github.com/flatroot/flatroot/chunk"
@@ -52,7 +53,7 @@ An image that is elsewhere comes into the store, without a name: flatroot gc tak
 			&cli.StringFlag{Name: "compress", Value: "zstd", Usage: "compress layers by `HOW`: gzip, zstd, zstd:chunked or none"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "only say what the layers would be"},
 			&cli.StringFlag{Name: "html", Usage: "write a page that shows the layers to `FILE`"},
-			&cli.IntFlag{Name: "jobs", Value: 2, Usage: "write `N` layers at once"},
+			&cli.IntFlag{Name: "jobs", Value: 2, Usage: "write and send `N` layers at once"},
 			oneFileSystemFlag(), platformFlag(),
 		}, limitFlags()),
 		examples: []example{
@@ -271,8 +272,9 @@ type chunkJob struct {
 	console
 	o        chunkOptions
 	src      *chunkSource
-	previous *chunk.Previous // nil: there is none
-	base     *chunkBase      // nil: no layers are kept
+	previous *chunk.Previous                   // nil: there is none
+	before   map[digest.Digest][]oci.Reference // where that image's blobs are
+	base     *chunkBase                        // nil: no layers are kept
 	claims   *chunk.Claims
 	planned  *chunk.Plan
 }
@@ -283,14 +285,14 @@ func (j *chunkJob) plan(ctx context.Context) error {
 	if err != nil {
 		return passOver(fmt.Errorf("%s: %w", j.src.name, err))
 	}
-	before, err := j.readPrevious(ctx)
+	tree, err := j.readPrevious(ctx)
 	if err != nil {
 		return err
 	}
 	if err := j.readBase(ctx); err != nil {
 		return err
 	}
-	mtimes := chunk.MtimeOptions{Policy: j.o.mtime, Epoch: j.o.epoch, Previous: before, Base: j.base.treeOrNil()}
+	mtimes := chunk.MtimeOptions{Policy: j.o.mtime, Epoch: j.o.epoch, Previous: tree, Base: j.base.treeOrNil()}
 	if err := chunk.NormaliseMtimes(j.src.tree, mtimes); err != nil {
 		return err
 	}
@@ -364,6 +366,7 @@ func (j *chunkJob) readPrevious(ctx context.Context) (*tree.Tree, error) {
 		j.talk("%s: not taken for the build before: %v", src, err)
 		return nil, nil
 	}
+	j.before = f.places(src, img)
 	if j.o.mtime != chunk.MtimeStable {
 		return nil, nil
 	}
@@ -387,6 +390,26 @@ func (j *chunkJob) openPrevious(ref string) (*found, error) {
 		return nil, fmt.Errorf("look for the build before at DEST (--previous=none plans without): %w", err)
 	}
 	return &found{arg: j.o.dest, source: source}, nil
+}
+
+// places are where the blobs of an image are: a registry takes those that stay as they are over from there if DEST has them not.
+func (f *found) places(src oci.Source, img *oci.Image) map[digest.Digest][]oci.Reference {
+	places := map[digest.Digest][]oci.Reference{}
+	if f.source == nil {
+		for n := range f.info.Layers {
+			b := index.StoredBlob(f.store, f.info, n)
+			places[b.Layer.Descriptor.Digest] = b.From
+		}
+		return places
+	}
+	ref, err := oci.ParseReference(src.String())
+	if err != nil {
+		return nil // it can't be asked for anything, then
+	}
+	for _, l := range img.Layers {
+		places[l.Descriptor.Digest] = []oci.Reference{ref}
+	}
+	return places
 }
 
 // isAbsent tells of an error that there is no image at the place that it is about.

@@ -49,10 +49,14 @@ func (j *chunkJob) checkBase(ctx context.Context, to oci.Sink) error {
 		return nil
 	}
 	for n, l := range j.base.layers {
-		if !l.Kept.IsZero() || isTarBlob(l) {
+		if l.HasBlob() {
 			continue
 		}
-		has, err := to.HasBlob(ctx, j.src.image.Layers[n].Descriptor)
+		b := j.src.blob(n)
+		has, err := to.HasBlob(ctx, b.Layer.Descriptor)
+		if err == nil && !has {
+			has, err = index.MountBlob(ctx, to, b)
+		}
 		if err != nil {
 			return err
 		}

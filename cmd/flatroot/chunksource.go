@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
@@ -24,10 +25,11 @@ type chunkSource struct {
 	name    string
 	tree    *tree.Tree
 	content chunk.Content
-	image   *oci.Image   // nil: it is a directory
-	store   *store.Store // that has the image; nil: none has
-	info    *index.Info  // of the image in the store
-	root    *os.File     // of a directory
+	image   *oci.Image      // nil: it is a directory
+	from    []oci.Reference // where the image was fetched from, if it was
+	store   *store.Store    // that has the image; nil: none has
+	info    *index.Info     // of the image in the store
+	root    *os.File        // of a directory
 }
 
 func (s *chunkSource) Close() error {
@@ -110,7 +112,7 @@ func (s *chunkSource) fetch(ctx context.Context, c *console, arg string, o chunk
 		return err
 	}
 	defer src.Close()
-	s.name = ref.String()
+	s.name, s.from = ref.String(), []oci.Reference{ref}
 	return s.imported(ctx, c, o, func(st *store.Store, options index.ImportOptions) (*index.Report, error) {
 		return index.Import(ctx, st, src, options)
 	})
@@ -151,6 +153,13 @@ func (s *chunkSource) openName(ctx context.Context, c *console, arg string, o ch
 	}
 	s.store = nil
 	return s.fetch(ctx, c, arg, o)
+}
+
+// blob is that of a layer of the image, by its number.
+func (s *chunkSource) blob(n int) index.Blob {
+	b := index.StoredBlob(s.store, s.info, n)
+	b.From = slices.Concat(s.from, b.From)
+	return b
 }
 
 // stored takes an image of the store.

@@ -40,6 +40,7 @@ type chunkLayerCounts struct {
 	Total   int `json:"total"`
 	Base    int `json:"base"`    // kept as they are
 	Reused  int `json:"reused"`  // DEST has their blobs
+	Mounted int `json:"mounted"` // those of them that it has taken over from another repository
 	Written int `json:"written"` // to DEST
 }
 
@@ -50,6 +51,9 @@ type chunkByteCounts struct {
 
 func (r *chunkReport) String() string {
 	text := fmt.Sprintf("%s: %s (%s), %d of them written (%s)", r.Dest, counted(r.Layers.Total, "layer"), size(r.Bytes.Total), r.Layers.Written, size(r.Bytes.Written))
+	if r.Layers.Mounted > 0 {
+		text += fmt.Sprintf(", %d taken over from another repository", r.Layers.Mounted)
+	}
 	if r.Layers.Base > 0 {
 		text += fmt.Sprintf(", %d kept from the base", r.Layers.Base)
 	}
@@ -95,7 +99,7 @@ func (j *chunkJob) write(ctx context.Context) (r *chunkReport, err error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &publication{chunkJob: j, sink: sink, report: r}
+	p := &publication{chunkJob: j, sink: sink, meter: m, report: r}
 	return r, p.publish(ctx, img, layers)
 }
 
@@ -323,24 +327,23 @@ func (j *chunkJob) image(layers []*chunkLayer) (*oci.Image, error) {
 type publication struct {
 	*chunkJob
 	sink   oci.Sink
+	meter  meter
 	report *chunkReport
 }
 
 func (p *publication) publish(ctx context.Context, img *oci.Image, layers []*chunkLayer) error {
 	r := p.report
-	r.Manifest, r.Config, r.Layers.Total = img.Descriptor.Digest, img.ConfigDescriptor.Digest, len(img.Layers)
-	if p.base != nil {
-		r.Layers.Base = len(p.base.layers)
-		for n, l := range p.base.layers {
-			if err := p.putBase(ctx, img.Layers[n].Descriptor, l); err != nil {
-				return fmt.Errorf("write layer %d of the base (%s): %w", n+1, l.DiffID, err)
-			}
-		}
+	r.Manifest, r.Config = img.Descriptor.Digest, img.ConfigDescriptor.Digest
+	sent, err := index.SendBlobs(ctx, p.sink, p.blobs(img, layers), index.SendOptions{Jobs: p.o.jobs, Progress: p.meter})
+	if err != nil {
+		return err
 	}
-	for n, l := range layers {
-		if err := p.put(ctx, l); err != nil {
-			return fmt.Errorf("write layer %d: %w", r.Layers.Base+n+1, err)
-		}
+	r.Layers = chunkLayerCounts{
+		Total: sent.Layers.Total, Base: len(img.Layers) - len(layers), Reused: sent.Layers.Reused, Mounted: sent.Mounted, Written: sent.Layers.Fetched,
+	}
+	r.Bytes.Written = sent.Bytes
+	for _, l := range img.Layers {
+		r.Bytes.Total += l.Descriptor.Size
 	}
 	if err := p.sink.PutBlob(ctx, img.ConfigDescriptor, bytes.NewReader(img.Config)); err != nil {
 		return fmt.Errorf("write config: %w", err)
@@ -351,62 +354,30 @@ func (p *publication) publish(ctx context.Context, img *oci.Image, layers []*chu
 	return nil
 }
 
-func (p *publication) put(ctx context.Context, l *chunkLayer) error {
-	if has, err := p.has(ctx, l.Descriptor); has || err != nil {
-		return err
+// blobs are those of all layers: the base's as they are, above them those that were written.
+func (p *publication) blobs(img *oci.Image, layers []*chunkLayer) []index.Blob {
+	blobs := make([]index.Blob, len(img.Layers))
+	base := len(img.Layers) - len(layers)
+	for n, l := range img.Layers {
+		b := &blobs[n]
+		if n < base {
+			*b = p.src.blob(n)
+			b.Title = fmt.Sprintf("layer %d of the base", n+1)
+		} else {
+			b.Open, b.From = layers[n-base].open, p.before[l.Descriptor.Digest]
+			b.Title = fmt.Sprintf("layer %d of %d", n-base+1, len(layers))
+		}
+		b.Layer = l
 	}
-	if _, err := l.blob.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	return p.send(ctx, l.Descriptor, l.blob)
+	return blobs
 }
 
-// putBase sends the very blob of a layer that stays.
-func (p *publication) putBase(ctx context.Context, desc ocispec.Descriptor, l index.LayerInfo) error {
-	if has, err := p.has(ctx, desc); has || err != nil {
-		return err
-	}
-	f, err := p.openBase(ctx, l)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return p.send(ctx, desc, f)
+// open gives the blob of a layer, which stays open.
+func (l *chunkLayer) open(context.Context) (io.ReadSeekCloser, error) {
+	_, err := l.blob.Seek(0, io.SeekStart)
+	return openBlob{l.blob}, err
 }
 
-// openBase opens the blob of a layer that stays. A tar is not kept, as the store has all of it.
-func (p *publication) openBase(ctx context.Context, l index.LayerInfo) (f *os.File, err error) {
-	if !isTarBlob(l) {
-		return index.OpenLayerBlob(p.src.store, l)
-	}
-	if f, err = files.NewUnnamed(files.TempDir()); err != nil {
-		return nil, err
-	}
-	if err = index.WriteTar(ctx, p.src.store, l.DiffID, f); err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
+type openBlob struct{ io.ReadSeeker }
 
-func isTarBlob(l index.LayerInfo) bool { return l.Blob == digest.Digest(l.DiffID) }
-
-func (p *publication) has(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
-	p.report.Bytes.Total += desc.Size
-	has, err := p.sink.HasBlob(ctx, desc)
-	if has {
-		p.report.Layers.Reused++
-	}
-	return has, err
-}
-
-func (p *publication) send(ctx context.Context, desc ocispec.Descriptor, r io.ReadSeeker) error {
-	if err := p.sink.PutBlob(ctx, desc, r); err != nil {
-		return err
-	}
-	p.report.Layers.Written++
-	p.report.Bytes.Written += desc.Size
-	return nil
-}
+func (openBlob) Close() error { return nil }
