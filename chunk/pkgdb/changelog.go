@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 	"time"
 )
@@ -78,7 +79,8 @@ func (t *tree) changelog(name string) (dates []time.Time, ok bool, err error) {
 //
 //	 -- NAME <ADDRESS>  Mon, 02 Jan 2006 15:04:05 -0700
 //
-// What goes to UNRELEASED is no upload.
+// What goes to UNRELEASED is no upload, and what goes to experimental comes into no other suite: when that gets the changes, there
+// is an entry for it.
 func parseChangelog(in io.Reader) []time.Time {
 	var dates []time.Time
 	released := false
@@ -94,7 +96,7 @@ func parseChangelog(in io.Reader) []time.Time {
 			released = false
 		case len(line) > 0 && line[0] > ' ':
 			if suites, ok := titleSuites(string(line)); ok {
-				released = !strings.Contains(suites, "UNRELEASED")
+				released = inSuite(suites)
 			}
 		}
 		if err != nil {
@@ -115,6 +117,12 @@ func titleSuites(line string) (string, bool) {
 	}
 	suites, _, ok := strings.Cut(rest, ";")
 	return suites, ok
+}
+
+// inSuite tells whether an upload to these suites comes into one that trees are made of.
+func inSuite(suites string) bool {
+	words := strings.Fields(suites)
+	return !slices.Contains(words, "UNRELEASED") && !slices.Equal(words, []string{"experimental"})
 }
 
 // trailerDate is the date of an entry. Old ones have single digits, two spaces, or a comment behind.

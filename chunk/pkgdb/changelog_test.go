@@ -21,6 +21,11 @@ func TestParseChangelog(t *testing.T) {
 		{"several", entryText("bookworm-security", some+"Mon, 02 Jan 2006 15:04:05 +0000") +
 			entryText("stable unstable", some+"Sun, 01 Jan 2006 15:04:05 +0000"), "2006-01-02T15:04:05Z 2006-01-01T15:04:05Z"},
 		{"not uploaded", entryText("UNRELEASED", some+"Mon, 02 Jan 2006 15:04:05 -0700"), ""},
+		{"not uploaded, beside a suite", entryText("unstable UNRELEASED", some+"Mon, 02 Jan 2006 15:04:05 -0700"), ""},
+		{"experimental", entryText("unstable", some+"Tue, 03 Jan 2006 15:04:05 +0000") +
+			entryText("experimental", some+"Mon, 02 Jan 2006 15:04:05 +0000") +
+			entryText("unstable experimental", some+"Sun, 01 Jan 2006 15:04:05 +0000"), "2006-01-03T15:04:05Z 2006-01-01T15:04:05Z"},
+		{"no suite", entryText(" ", some+"Mon, 02 Jan 2006 15:04:05 -0700"), "2006-01-02T22:04:05Z"},
 		{"old forms", entryText("frozen", some+"Thu,  1 Jan 1998 1:02:03 +0100 (CET)") +
 			entryText("x", "nobody <x>  2 Jan 1998 01:02:03 +0000"), "1998-01-01T00:02:03Z 1998-01-02T01:02:03Z"},
 		{"wrong day of the week", entryText("unstable", some+"Fri, 02 Jan 2006 15:04:05 +0000"), "2006-01-02T15:04:05Z"},
