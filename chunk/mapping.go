@@ -13,7 +13,7 @@ import (
 
 // Bounds of a mapping. The largest that is known, made by hand over years for a desktop, has some 100 rules with 600 globs.
 const (
-	maxMapping = 256 << 10 // bytes
+	MaxMapping = 256 << 10 // bytes
 	maxRules   = 1000
 	maxGlobs   = 10000
 )
@@ -52,8 +52,8 @@ func (e *MappingError) Error() string {
 // A rule matches what one of its globs matches, and none of those that begin with an exclamation mark. A component may have
 // several rules, which don't contradict each other. What is wrong is a MappingError.
 func ParseMapping(b []byte) (*Mapping, error) {
-	if len(b) > maxMapping {
-		return nil, &MappingError{1, 1, fmt.Errorf("the mapping has %d bytes, at most %d are possible", len(b), maxMapping)}
+	if len(b) > MaxMapping {
+		return nil, &MappingError{1, 1, fmt.Errorf("the mapping has more than %d bytes", MaxMapping)}
 	}
 	if err := checkText(b); err != nil {
 		return nil, err
@@ -99,8 +99,11 @@ func syntaxError(err error) error {
 	if at.ContextMsg != "" {
 		message = at.ContextMsg + ": " + message
 	}
-	if strings.HasPrefix(at.Message, "unknown anchor") {
+	switch {
+	case strings.HasPrefix(at.Message, "unknown anchor"):
 		message += "; a glob that begins with * stands in quotes"
+	case strings.Contains(at.Message, "no documents"):
+		message += "; a mapping without rules is []"
 	}
 	return &MappingError{max(at.Mark.Line, 1), max(at.Mark.Column, 1), errors.New(strings.TrimPrefix(message, "yaml: "))}
 }

@@ -51,7 +51,7 @@ func TestParseMappingErrors(t *testing.T) {
 		err          string
 	}{
 		{"", 1, 1, "no documents"},
-		{"# none\n", 1, 1, "no documents"},
+		{"# none\n", 1, 1, "no documents in stream; a mapping without rules is []"},
 		{"---\n", 2, 1, "a mapping is a list of rules"},
 		{"component: a\n", 1, 1, "a mapping is a list of rules"},
 		{"[]\n---\n[]\n", 1, 1, "multiple"},
@@ -105,7 +105,7 @@ func TestParseMappingErrors(t *testing.T) {
 		{strings.Repeat("[", 20000), 1, 10001, "depth"},
 		{strings.Repeat("- {component: a, paths: [/a]}\n", maxRules+1), maxRules + 1, 3, "more than 1000 rules"},
 		{rule(strings.Repeat("/a,", maxGlobs+1)), 2, 11 + 3*maxGlobs, "more than 10000 globs"},
-		{strings.Repeat(" ", maxMapping+1), 1, 1, "262145 bytes"},
+		{strings.Repeat(" ", MaxMapping+1), 1, 1, "more than 262144 bytes"},
 	} {
 		_, err := ParseMapping([]byte(tc.in))
 		var at *MappingError

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"github.com/flatroot/flatroot/chunk/pkgdb"
 	"github.com/flatroot/flatroot/index"
 	"github.com/flatroot/flatroot/oci"
+	"github.com/flatroot/flatroot/oci/files"
 	"github.com/flatroot/flatroot/oci/layout"
 	"github.com/flatroot/flatroot/tree"
 )
@@ -224,15 +226,25 @@ func readMapping(path string) (*chunk.Mapping, error) {
 	if path == "" {
 		return nil, nil
 	}
-	b, err := os.ReadFile(path)
+	b, err := readAtMost(path, chunk.MaxMapping+1)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("--mapping: %w", err)
 	}
 	m, err := chunk.ParseMapping(b)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("--mapping: %s: %w", path, err)
 	}
 	return m, nil
+}
+
+// readAtMost reads the beginning of a file, which may be a device or a pipe.
+func readAtMost(path string, limit int64) (b []byte, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return io.ReadAll(io.LimitReader(f, limit))
 }
 
 func runChunk(ctx context.Context, c console, o chunkOptions, stdout io.Writer) error {
@@ -254,7 +266,7 @@ func runChunk(ctx context.Context, c console, o chunkOptions, stdout io.Writer) 
 	}
 	r, err := j.write(ctx)
 	if err != nil {
-		return err
+		return ofTempDir(err)
 	}
 	r.Plan = e
 	if c.json {
@@ -265,6 +277,18 @@ func runChunk(ctx context.Context, c console, o chunkOptions, stdout io.Writer) 
 	}
 	_, err = fmt.Fprintln(stdout, r.Manifest)
 	return err
+}
+
+// ofTempDir says of an error that is about the directory for layers on their way how another one is chosen.
+func ofTempDir(err error) error {
+	var of *fs.PathError
+	if !errors.As(err, &of) || of.Path != files.TempDir() {
+		return err
+	}
+	return &hintError{
+		fmt.Errorf("keep layers until they are sent: %w", err),
+		"layers are in " + of.Path + " until the image is whole; TMPDIR names another place, with room for all of them as they are compressed",
+	}
 }
 
 // chunkJob is one image that is cut anew.
@@ -347,21 +371,21 @@ func (j *chunkJob) readPrevious(ctx context.Context) (*tree.Tree, error) {
 	}
 	f, err := j.openPrevious(ref)
 	if err != nil || f == nil {
-		return nil, err
+		return nil, noBefore(err)
 	}
 	defer f.Close()
 	src, err := f.layered()
 	if err != nil {
-		return nil, fmt.Errorf("read the build before: %w", err)
+		return nil, noBefore(err)
 	}
 	img, err := src.Image(ctx)
 	if err != nil {
 		if ref == "" && isAbsent(err) {
 			return nil, nil
 		}
-		return nil, fmt.Errorf("read the build before: %w", err)
+		return nil, noBefore(err)
 	}
-	j.previous, err = previousPlan(img)
+	j.previous, err = previousPlan(img, j.platform())
 	if err != nil {
 		j.talk("%s: not taken for the build before: %v", src, err)
 		return nil, nil
@@ -371,10 +395,23 @@ func (j *chunkJob) readPrevious(ctx context.Context) (*tree.Tree, error) {
 		return nil, nil
 	}
 	t, err := j.previousTree(ctx, src, img)
-	if err != nil {
-		return nil, fmt.Errorf("read the build before: %w", err)
+	return t, noBefore(err)
+}
+
+// noBefore says of an error that the build before can't be read, and how to do without.
+func noBefore(err error) error {
+	if err == nil {
+		return nil
 	}
-	return t, nil
+	return fmt.Errorf("read the build before (--previous=none does without): %w", err)
+}
+
+// platform is that of the new image.
+func (j *chunkJob) platform() oci.Platform {
+	if j.src.image != nil {
+		return j.src.image.Platform
+	}
+	return cmp.Or(j.o.platform, oci.DefaultPlatform())
 }
 
 // openPrevious opens the build before; nil: there is none at DEST.
@@ -386,10 +423,7 @@ func (j *chunkJob) openPrevious(ref string) (*found, error) {
 	if isAbsent(err) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("look for the build before at DEST (--previous=none plans without): %w", err)
-	}
-	return &found{arg: j.o.dest, source: source}, nil
+	return &found{arg: j.o.dest, source: source}, err
 }
 
 // places are where the blobs of an image are: a registry takes those that stay as they are over from there if DEST has them not.
@@ -417,7 +451,15 @@ func isAbsent(err error) bool {
 	return errors.Is(err, oci.ErrNoImage) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, layout.ErrNoLayout)
 }
 
-func previousPlan(img *oci.Image) (*chunk.Previous, error) {
+// previousPlan is the plan of an image, unless that is for another platform than the new one: all would be different, and
+// be taken for changed.
+func previousPlan(img *oci.Image, p oci.Platform) (*chunk.Previous, error) {
+	if have := img.Platform; have.OS != "" && p.OS != "" {
+		p.Variant, have.Variant = "", ""
+		if p.Match(have) == 0 {
+			return nil, fmt.Errorf("it is for %s, and the new image for %s", have, p)
+		}
+	}
 	labels, err := labelsOf(img.Config)
 	if err != nil {
 		return nil, err

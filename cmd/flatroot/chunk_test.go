@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"regexp"
@@ -11,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/flatroot/flatroot/chunk"
+	"github.com/flatroot/flatroot/oci"
 	"github.com/flatroot/flatroot/oci/ocitest"
 	"github.com/flatroot/flatroot/tree"
 )
@@ -109,6 +111,32 @@ func TestChunksOfOthers(t *testing.T) {
 	for _, want := range []string{`(?m)^1 +[0-9]+ B +history: by hand$`, `(?m)^2 +[0-9]+ B +rpm/a rpm/b rpm/c rpm/d and 1 more$`, `2 layers, [0-9]+ B compressed; cut by chunkah`} {
 		if !regexp.MustCompile(want).MatchString(out) {
 			t.Errorf("got\n%s\nwant %s", out, want)
+		}
+	}
+}
+
+// TestPreviousPlatform: of an image for another platform no plan is taken; one that doesn't say for which it is may be any.
+func TestPreviousPlatform(t *testing.T) {
+	config := []byte(`{"config":{"Labels":{"` + chunk.PlanLabel + `":"{\"version\":1,\"layers\":[{\"c\":[{\"n\":\"a\"}]}]}"}}}`)
+	for _, tc := range []struct{ have, want, err string }{
+		{"linux/amd64", "linux/amd64", ""},
+		{"linux/arm64/v8", "linux/arm64", ""},
+		{"linux/arm/v6", "linux/arm/v7", ""},
+		{"", "linux/amd64", ""},
+		{"linux/s390x", "linux/amd64", "it is for linux/s390x, and the new image for linux/amd64"},
+	} {
+		platform := func(s string) (p oci.Platform) {
+			if s != "" {
+				var err error
+				if p, err = oci.ParsePlatform(s); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return p
+		}
+		_, err := previousPlan(&oci.Image{Config: config, Platform: platform(tc.have)}, platform(tc.want))
+		if got := fmt.Sprint(err); err == nil && tc.err != "" || err != nil && got != tc.err {
+			t.Errorf("%s for %s: %v", tc.have, tc.want, err)
 		}
 	}
 }

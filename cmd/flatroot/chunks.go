@@ -155,16 +155,18 @@ func descriptorsOf(img *oci.Image) (ds []ocispec.Descriptor) {
 }
 
 // writePage writes an explanation as HTML.
-func writePage(path, title string, e *chunk.Explanation) (err error) {
+func writePage(path, title string, e *chunk.Explanation) error {
 	if path == "" {
 		return nil
 	}
 	f, err := os.Create(path)
-	if err != nil {
-		return err
+	if err == nil {
+		err = errors.Join(picture.Write(f, e, picture.Options{Title: title, Bytes: size}), f.Close())
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	return picture.Write(f, e, picture.Options{Title: title, Bytes: size})
+	if err != nil {
+		return fmt.Errorf("--html: %w", err)
+	}
+	return nil
 }
 
 // printExplanation lists layers, the least likely to change first, and then what updates come to.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -80,6 +81,9 @@ func (s *chunkSource) openPath(ctx context.Context, c *console, path string, o c
 		if o.keepBase != "" {
 			return errors.New("--keep-base: a directory has no layers that could be kept")
 		}
+		if err := checkRoot(path, o); err != nil {
+			return err
+		}
 		return s.openDir(ctx, c, in, o)
 	case isTar:
 		return s.imported(ctx, c, o, func(st *store.Store, options index.ImportOptions) (*index.Report, error) {
@@ -87,6 +91,76 @@ func (s *chunkSource) openPath(ctx context.Context, c *console, path string, o c
 		})
 	}
 	return fmt.Errorf("%s has no files' contents: give an image, a directory or a tar", path)
+}
+
+// checkRoot refuses a directory that is hardly meant to be the root of an image: an OCI layout, or one that has DEST in it, so
+// that the next image would have this one in it.
+func checkRoot(dir string, o chunkOptions) error {
+	if isLayout(dir) {
+		return &hintError{fmt.Errorf("%s is an OCI layout, not the root of a tree", dir), sourceHint(dir)}
+	}
+	if o.ref.Transport != oci.OCI && o.ref.Transport != oci.OCIArchive {
+		return nil
+	}
+	dest, err := existing(o.ref.Path)
+	if err != nil || o.oneFileSystem && deviceOf(dest) != deviceOf(dir) {
+		return err
+	}
+	if within, err := isWithin(dest, dir); !within || err != nil {
+		return err
+	}
+	return fmt.Errorf("DEST %s lies in %s: the next image would have this one in it; write it elsewhere", o.ref, dir)
+}
+
+func isLayout(dir string) bool {
+	for _, name := range []string{ocispec.ImageLayoutFile, ocispec.ImageIndexFile} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// isWithin tells whether an absolute path without symlinks is a directory, or below it.
+func isWithin(path, dir string) (bool, error) {
+	root, err := os.Stat(dir)
+	if err != nil {
+		return false, err
+	}
+	for {
+		if st, err := os.Stat(path); err == nil && os.SameFile(st, root) {
+			return true, nil
+		}
+		up := filepath.Dir(path)
+		if up == path {
+			return false, nil
+		}
+		path = up
+	}
+}
+
+// existing is as much of a path as there is, without symlinks.
+func existing(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	for {
+		real, err := filepath.EvalSymlinks(path)
+		if err == nil || !errors.Is(err, fs.ErrNotExist) || path == filepath.Dir(path) {
+			return real, err
+		}
+		path = filepath.Dir(path)
+	}
+}
+
+// deviceOf is the number of the file system that a path is on; 0: that can't be told.
+func deviceOf(path string) uint64 {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0
+	}
+	return st.Dev
 }
 
 // openDir reads a directory. Its files are read again when they are put into layers, and have to be the same then.
