@@ -10,7 +10,7 @@ import (
 type Explanation struct {
 	Layers []ExplainedLayer `json:"layers"`
 	Size   int64            `json:"size"` // bytes, not compressed
-	// NextBytes and NextLayers are what the next update is expected to fetch: bytes without compression, and thousandths of layers.
+	// NextBytes and NextLayers are what the next update is expected to fetch: bytes of layers without compression, and thousandths of layers.
 	NextBytes  int64 `json:"next_bytes"`
 	NextLayers int64 `json:"next_layers_per_mille"`
 	// Update is what an update from the plan before fetches; nil: there is none.
@@ -95,7 +95,7 @@ func (r *Previous) Explain() *Explanation {
 			x.Size += c.Size
 			x.Components = append(x.Components, ExplainedComponent{Name: c.Name, Size: c.Size, Changes: len(c.Changes), Last: last(c.Changes), State: Unknown})
 		}
-		x.Cost = expected(x.Size+requestCost, probability(l.Chance)*certain/1_000_000).bytes()
+		x.Cost = expected(x.Size+requestCost, ofMillion(l.Chance)).bytes()
 		e.add(l.Chance, x)
 	}
 	return e
@@ -107,9 +107,12 @@ func (e *Explanation) add(chance int64, l ExplainedLayer) {
 	})
 	e.Layers = append(e.Layers, l)
 	e.Size += l.Size
-	e.NextBytes += l.Cost
+	e.NextBytes += expected(l.Size, ofMillion(chance)).bytes()
 	e.NextLayers += chance / 1000
 }
+
+// ofMillion is a probability that is given in millionths.
+func ofMillion(chance int64) probability { return probability(chance) * certain / 1_000_000 }
 
 func explainLayer(l Layer, before map[string]Recorded, p *Plan) ExplainedLayer {
 	x := ExplainedLayer{Size: l.Size, Chance: l.Chance, Cost: l.Cost, Kept: l.Kept}
