@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/flatroot/flatroot/chunk/pkgdb"
 	"github.com/flatroot/flatroot/index"
 )
 
@@ -70,12 +71,12 @@ func completeWords(c console, words []string) []string {
 		last, words = words[n-1], words[:n-1]
 	}
 	if n := len(words); n > 0 && strings.HasPrefix(words[n-1], "-") && words[n-1] != "--" {
-		if values, ok := flagValues(words[n-1]); ok {
+		if values, ok := flagValues(c, words[:n-1], words[n-1], last); ok {
 			return withPrefix(values, last)
 		}
 	}
-	if flag, _, ok := strings.Cut(last, "="); ok && strings.HasPrefix(flag, "--") {
-		values, _ := flagValues(flag)
+	if flag, value, ok := strings.Cut(last, "="); ok && strings.HasPrefix(flag, "--") {
+		values, _ := flagValues(c, words, flag, value)
 		return withPrefix(prepend(flag+"=", values), last)
 	}
 	line, err := permute(words, commands())
@@ -140,19 +141,45 @@ func flagWords(c *command) []string {
 	return words
 }
 
-// flagValues are the values that a flag can have; ok says that it takes one, known or not.
-func flagValues(word string) (values []string, ok bool) {
+// flagValues are the values that a flag can have, which stands behind these words; value is what there is of it. ok says that
+// it takes one, known or not.
+func flagValues(c console, before []string, word, value string) (values []string, ok bool) {
 	known := map[string][]string{
 		"--progress": {"auto", "plain", "none"}, "--verity": {"auto", "require", "off"}, "--hash": {"sha256", "sha512"},
-		"--rules": {"oci-1", "faithful-1"}, "--format": {"0", "1", "auto"}, "--compress": {"gzip", "zstd", "none"},
+		"--rules": {"oci-1", "faithful-1"}, "--format": {"0", "1", "auto"}, "--mtime": {"keep", "clamp", "stable"},
+		"--every": {"daily", "weekly", "biweekly", "monthly", "quarterly"},
 	}
 	if values, ok = known[word]; ok {
 		return values, true
+	}
+	switch word {
+	case "--compress":
+		if chosen(before, "chunk") {
+			return index.LayerCompressions(), true
+		}
+		return index.Compressions(), true
+	case dashed(withoutPackages): // a list
+		return prepend(value[:strings.LastIndexByte(value, ',')+1], pkgdb.Kinds()), true
+	case "--previous":
+		return append([]string{noPrevious}, anyImage(c, value)...), true
+	case "--keep-base":
+		return anyImage(c, value), true
 	}
 	name := strings.TrimLeft(word, "-")
 	p := &permuter{commands: commands(), globals: globalFlags()}
 	f := p.find(name)
 	return nil, f != nil && takesValue(f) && !strings.Contains(word, "=")
+}
+
+// chosen tells whether words are of a command.
+func chosen(words []string, command string) bool {
+	line, err := permute(words, commands())
+	return err == nil && line.command != nil && line.command.name == command
+}
+
+// anyImage are the names in the store, and the places of images elsewhere.
+func anyImage(c console, value string) []string {
+	return append(imageWords(c), placeWords(value, sources())...)
 }
 
 // argumentWords are the arguments that a command may have: images, places of images elsewhere, and shells; the shell adds
@@ -176,8 +203,21 @@ func argumentWords(c console, l *commandLine, last string) []string {
 		if len(l.args) > 0 {
 			return nil
 		}
+	case "chunk":
+		switch len(l.args) {
+		case 0:
+			return anyImage(c, last)
+		case 1:
+			return placeWords(last, sinks())
+		}
+		return nil
+	case "chunks":
+		if len(l.args) > 0 {
+			return nil
+		}
+		return anyImage(c, last)
 	case "digest", "dump", "diff":
-		return append(imageWords(c), placeWords(last, sources())...)
+		return anyImage(c, last)
 	case "rm":
 	default:
 		return nil
