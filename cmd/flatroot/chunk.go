@@ -32,7 +32,7 @@ func chunkCommand() *command {
 	return &command{
 		name: "chunk", args: "SOURCE [DEST]", min: 1, max: 2,
 		usage: "cut an image into layers anew, so that updates fetch little",
-		about: `Takes an image or a root directory apart into components, such as the files of a source package, and writes an OCI image in which components that change together share a layer. SOURCE is a name in the store, an image elsewhere, a directory or a tar; DEST is where push would write to. The digest of the manifest is printed.
+		about: `Takes an image or a root directory apart into components, such as the files of a source package, and writes an OCI image in which components that change together share a layer. SOURCE is a name in the store, an image elsewhere, a directory or a tar; DEST is docker://HOST/REPOSITORY[:TAG], oci:DIR[:NAME] or oci-archive:FILE[:NAME], as for push. The digest of the manifest is printed.
 
 The layers are planned from what is known of the past: changelogs and build times in the databases of dpkg, rpm, apk and pacman, and what earlier builds have recorded in the image. With a build before, DEST's own or --previous, a layer of which nothing has changed stays as it is, so that nobody fetches it again; only what changed is packed anew. Plans of rpm-ostree, rechunk and chunkah are read as well.
 
@@ -56,11 +56,14 @@ An image that is elsewhere comes into the store, without a name: flatroot gc tak
 			&cli.BoolFlag{Name: "dry-run", Usage: "only say what the layers would be"},
 			&cli.StringFlag{Name: "html", Usage: "write a page that shows the layers to `FILE`"},
 			&cli.IntFlag{Name: "jobs", Value: 2, Usage: "write and send `N` layers at once"},
-			oneFileSystemFlag(), platformFlag(),
+			oneFileSystemFlag(),
+			&cli.StringFlag{Name: "platform",
+				Usage: "take the image for `OS/ARCH[/VARIANT]`, if there are several; that of a directory or a tar is for it; default: this machine's"},
 		}, limitFlags()),
 		examples: []example{
 			{"an image of a registry, cut anew", "flatroot chunk docker://registry.example.com/os:build docker://registry.example.com/os:latest"},
 			{"a root directory", "flatroot chunk ./rootfs oci:os:latest --mapping components.yaml"},
+			{"the next version under its own tag", "flatroot chunk ./rootfs docker://registry.example.com/os:2 --previous docker://registry.example.com/os:1"},
 			{"what the layers would be, and why", "flatroot chunk ./rootfs --dry-run --html layers.html"},
 		},
 		run: func(ctx context.Context, v *invocation) error {
@@ -248,6 +251,9 @@ func readAtMost(path string, limit int64) (b []byte, err error) {
 }
 
 func runChunk(ctx context.Context, c console, o chunkOptions, stdout io.Writer) error {
+	if err := checkPlaces(ctx, o); err != nil {
+		return err
+	}
 	src, err := c.openChunkSource(ctx, o.source, o)
 	if err != nil {
 		return err
@@ -277,6 +283,23 @@ func runChunk(ctx context.Context, c console, o chunkOptions, stdout io.Writer) 
 	}
 	_, err = fmt.Fprintln(stdout, r.Manifest)
 	return err
+}
+
+// checkPlaces refuses a SOURCE or a DEST that won't do, before minutes of work.
+func checkPlaces(ctx context.Context, o chunkOptions) error {
+	if isPath(o.source) {
+		if err := checkRoot(o.source, o); err != nil {
+			return err
+		}
+	}
+	if o.dryRun || o.ref.Transport != oci.OCI && o.ref.Transport != oci.OCIArchive {
+		return nil
+	}
+	sink, err := openSink(ctx, o.ref, noMeter{})
+	if err != nil {
+		return err
+	}
+	return sink.Close()
 }
 
 // ofTempDir says of an error that is about the directory for layers on their way how another one is chosen.
@@ -370,8 +393,12 @@ func (j *chunkJob) readPrevious(ctx context.Context) (*tree.Tree, error) {
 		return nil, nil
 	}
 	f, err := j.openPrevious(ref)
-	if err != nil || f == nil {
+	if err != nil {
 		return nil, noBefore(err)
+	}
+	if f == nil {
+		j.noteFirst()
+		return nil, nil
 	}
 	defer f.Close()
 	src, err := f.layered()
@@ -381,6 +408,7 @@ func (j *chunkJob) readPrevious(ctx context.Context) (*tree.Tree, error) {
 	img, err := src.Image(ctx)
 	if err != nil {
 		if ref == "" && isAbsent(err) {
+			j.noteFirst()
 			return nil, nil
 		}
 		return nil, noBefore(err)
@@ -396,6 +424,13 @@ func (j *chunkJob) readPrevious(ctx context.Context) (*tree.Tree, error) {
 	}
 	t, err := j.previousTree(ctx, src, img)
 	return t, noBefore(err)
+}
+
+// noteFirst says that there is no build before: under another tag than the last time that may not be meant.
+func (j *chunkJob) noteFirst() {
+	if j.progress != progressNone {
+		j.talk("there is no image at %s yet: layers are planned from nothing, unless --previous names the build before", j.o.ref)
+	}
 }
 
 // noBefore says of an error that the build before can't be read, and how to do without.

@@ -81,9 +81,6 @@ func (s *chunkSource) openPath(ctx context.Context, c *console, path string, o c
 		if o.keepBase != "" {
 			return errors.New("--keep-base: a directory has no layers that could be kept")
 		}
-		if err := checkRoot(path, o); err != nil {
-			return err
-		}
 		return s.openDir(ctx, c, in, o)
 	case isTar:
 		return s.imported(ctx, c, o, func(st *store.Store, options index.ImportOptions) (*index.Report, error) {
@@ -96,6 +93,9 @@ func (s *chunkSource) openPath(ctx context.Context, c *console, path string, o c
 // checkRoot refuses a directory that is hardly meant to be the root of an image: an OCI layout, or one that has DEST in it, so
 // that the next image would have this one in it.
 func checkRoot(dir string, o chunkOptions) error {
+	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+		return nil // it is no directory, or what is wrong with it is told when it is opened
+	}
 	if isLayout(dir) {
 		return &hintError{fmt.Errorf("%s is an OCI layout, not the root of a tree", dir), sourceHint(dir)}
 	}
@@ -147,7 +147,8 @@ func existing(path string) (string, error) {
 	}
 	for {
 		real, err := filepath.EvalSymlinks(path)
-		if err == nil || !errors.Is(err, fs.ErrNotExist) || path == filepath.Dir(path) {
+		absent := errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR)
+		if !absent || path == filepath.Dir(path) {
 			return real, err
 		}
 		path = filepath.Dir(path)
