@@ -268,7 +268,7 @@ func runChunk(ctx context.Context, c console, o chunkOptions, stdout io.Writer) 
 		return err
 	}
 	if o.dryRun {
-		return printExplanation(c, stdout, e)
+		return errors.Join(printExplanation(c, stdout, e), j.printBase(stdout))
 	}
 	r, err := j.write(ctx)
 	if err != nil {
@@ -300,6 +300,19 @@ func checkPlaces(ctx context.Context, o chunkOptions) error {
 		return err
 	}
 	return sink.Close()
+}
+
+// printBase says what is below the layers that were listed.
+func (j *chunkJob) printBase(stdout io.Writer) error {
+	if j.base == nil || j.json {
+		return nil
+	}
+	text := "below them: " + counted(len(j.base.layers), "layer") + " of the base, unchanged"
+	if j.base.above.Changes() {
+		text += ", and one that says what of it has gone"
+	}
+	_, err := fmt.Fprintln(stdout, text)
+	return err
 }
 
 // ofTempDir says of an error that is about the directory for layers on their way how another one is chosen.
@@ -405,7 +418,7 @@ func (j *chunkJob) readPrevious(ctx context.Context) (*tree.Tree, error) {
 	if err != nil {
 		return nil, noBefore(err)
 	}
-	img, err := src.Image(ctx)
+	img, err := f.documents(ctx)
 	if err != nil {
 		if ref == "" && isAbsent(err) {
 			j.noteFirst()

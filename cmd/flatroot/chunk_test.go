@@ -107,7 +107,16 @@ func TestChunksOfOthers(t *testing.T) {
 	if _, err := img.WriteLayout(dir, "v1"); err != nil {
 		t.Fatal(err)
 	}
+	t.Setenv(storeVariable, dir+"/store")
+	mustRun(t, "init")
+	mustRun(t, "pull", "oci:"+dir+":v1", "--name", "other")
 	out := mustRun(t, "chunks", "oci:"+dir+":v1")
+	if stored := mustRun(t, "chunks", "other"); stored != out {
+		t.Errorf("in the store it is\n%s\nelsewhere\n%s", stored, out)
+	}
+	if out := mustRun(t, "chunk", "other", "--dry-run", "--previous", "other"); !strings.Contains(out, "from the build before (chunkah)") {
+		t.Errorf("as the build before:\n%s", out)
+	}
 	for _, want := range []string{`(?m)^1 +[0-9]+ B +history: by hand$`, `(?m)^2 +[0-9]+ B +rpm/a rpm/b rpm/c rpm/d and 1 more$`, `2 layers, [0-9]+ B compressed; cut by chunkah`} {
 		if !regexp.MustCompile(want).MatchString(out) {
 			t.Errorf("got\n%s\nwant %s", out, want)

@@ -43,11 +43,7 @@ func runChunks(ctx context.Context, c console, arg string, p oci.Platform, html 
 		return err
 	}
 	defer f.Close()
-	src, err := f.layered()
-	if err != nil {
-		return err
-	}
-	img, err := src.Image(ctx)
+	img, err := f.documents(ctx)
 	if err != nil {
 		return err
 	}
@@ -135,6 +131,18 @@ func (f *found) layered() (oci.Source, error) {
 		return newStoredSource(f.store, f.info), nil
 	}
 	return nil, fmt.Errorf("%s is no image with layers", f.arg)
+}
+
+// documents are manifest and config of what an argument leads to, with the layers as these list them.
+func (f *found) documents(ctx context.Context) (*oci.Image, error) {
+	src, err := f.layered()
+	if err != nil {
+		return nil, err
+	}
+	if f.source == nil {
+		return documentsOf(f.info)
+	}
+	return src.Image(ctx)
 }
 
 func labelsOf(config []byte) (map[string]string, error) {

@@ -246,8 +246,7 @@ func (s *chunkSource) stored(ctx context.Context, i *index.Info) (err error) {
 	if s.tree, err = index.StoredTree(ctx, s.store, i.StoredLayers(), index.Faithful1); err != nil {
 		return err
 	}
-	desc := ocispec.Descriptor{MediaType: i.MediaType, Digest: i.Manifest, Size: int64(len(i.ManifestRaw))}
-	if s.image, err = oci.ParseImage(desc, i.ManifestRaw, i.ConfigRaw); err != nil {
+	if s.image, err = documentsOf(i); err != nil {
 		return err
 	}
 	s.content = func(n tree.Node) (io.ReadCloser, error) { return s.store.OpenObject(s.tree.Digest(n)) }

@@ -43,6 +43,12 @@ func (s *storedSource) Image(context.Context) (*oci.Image, error) {
 	return img, nil
 }
 
+// documentsOf are manifest and config of an image of the store, and the layers as these list them.
+func documentsOf(i *index.Info) (*oci.Image, error) {
+	desc := ocispec.Descriptor{MediaType: i.MediaType, Digest: i.Manifest, Size: int64(len(i.ManifestRaw))}
+	return oci.ParseImage(desc, i.ManifestRaw, i.ConfigRaw)
+}
+
 // OpenBlob streams a layer's tar.
 func (s *storedSource) OpenBlob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
 	r, w := io.Pipe()
