@@ -29,7 +29,10 @@ func (l *Layer) Len() int { return l.entries.n }
 // Entries yields the layer's entries in the order of its tar. An entry is good until the next is asked for.
 func (l *Layer) Entries() iter.Seq[*Entry] { return l.entries.all() }
 
-// Digest is that of the object which Entry.Object numbers.
+// NumObjects is the number of objects that it has, the same one counted each time.
+func (l *Layer) NumObjects() int { return l.objects.n }
+
+// Digest is that of the object which Entry.Object numbers, in the order of the tar.
 func (l *Layer) Digest(object int) (fsverity.Digest, error) { return l.objects.at(object) }
 
 // digestTable is a list of digests in blocks without pointers.

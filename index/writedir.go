@@ -46,17 +46,26 @@ func WriteDirTar(ctx context.Context, w io.Writer, dir string, o DirOptions) err
 		return err
 	}
 	defer root.Close()
+	return newDirWriter(ctx, w, o).write(root)
+}
+
+func newDirWriter(ctx context.Context, w io.Writer, o DirOptions) *dirWriter {
 	d := &dirWriter{DirOptions: o, ctx: ctx, first: map[inodeID]string{}}
 	d.w = tar.NewWriter(io.MultiWriter(w, &d.at))
 	if d.Note == nil {
 		d.Note = func(string, string) {}
 	}
+	return d
+}
+
+// write writes an open directory.
+func (d *dirWriter) write(root *os.File) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(root.Fd()), &st); err != nil {
-		return fmt.Errorf("stat %s: %w", dir, err)
+		return fmt.Errorf("stat %s: %w", root.Name(), err)
 	}
 	if err := d.header(root, ".", "./", &st, ""); err != nil {
-		return fmt.Errorf("%s: %w", dir, err)
+		return fmt.Errorf("%s: %w", root.Name(), err)
 	}
 	if err := d.children(root, "", st.Dev); err != nil {
 		return err
@@ -93,9 +102,10 @@ type dirWriter struct {
 	DirOptions
 	ctx   context.Context
 	w     *tar.Writer
-	at    countWriter        // in the tar
-	first map[inodeID]string // of files with several names: the one that was written
-	buf   []byte             // extended attributes
+	at    countWriter              // in the tar
+	first map[inodeID]string       // of files with several names: the one that was written
+	buf   []byte                   // extended attributes
+	omit  func(*unix.Stat_t) error // does what writing the content of more than InlineMax bytes does; nil: it is written
 }
 
 // inodeID is what all names of a file have in common.
@@ -182,9 +192,19 @@ func openSame(parent *os.File, name string, st *unix.Stat_t, flags int) (*os.Fil
 	return f, nil
 }
 
-func unchanged(a, b *unix.Stat_t) bool {
-	return a.Dev == b.Dev && a.Ino == b.Ino && a.Mode == b.Mode && a.Size == b.Size && a.Mtim == b.Mtim
+// fileState is what tells that a file is still as it was.
+type fileState struct {
+	inodeID
+	mode  uint32
+	size  int64
+	mtime unix.Timespec
 }
+
+func stateOf(st *unix.Stat_t) fileState {
+	return fileState{inodeID{st.Dev, st.Ino}, st.Mode, st.Size, st.Mtim}
+}
+
+func unchanged(a, b *unix.Stat_t) bool { return stateOf(a) == stateOf(b) }
 
 // file writes what is no directory.
 func (d *dirWriter) file(dir *os.File, name, at string, st *unix.Stat_t) error {
@@ -221,6 +241,12 @@ func readlinkat(dir *os.File, name string) (string, error) {
 }
 
 func (d *dirWriter) regular(dir *os.File, name, at string, st *unix.Stat_t) error {
+	if d.omit != nil && st.Size > InlineMax {
+		if err := d.header(dir, name, at, st, ""); err != nil {
+			return err
+		}
+		return d.omit(st)
+	}
 	f, err := openSame(dir, name, st, 0)
 	if err != nil {
 		return err

@@ -1,0 +1,243 @@
+package index
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/flatroot/flatroot/fsverity"
+	"github.com/flatroot/flatroot/oci"
+	"github.com/flatroot/flatroot/tree"
+)
+
+// DirTree is a directory's tree, of whose files nothing was read that is not inline: for those who are going to read each
+// content once anyhow. Open may be called concurrently.
+type DirTree struct {
+	// Tree is that of the image which Build would make of the directory's tar, but files of more than InlineMax bytes have no
+	// digests.
+	Tree *tree.Tree
+
+	root *os.File
+	seen map[fileState]bool // those files
+}
+
+// ReadDir reads a directory as WriteDirTar does, but no contents.
+func ReadDir(ctx context.Context, a fsverity.Algorithm, dir string, d DirOptions, o ImportOptions) (*DirTree, error) {
+	root, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	t := &DirTree{root: root, seen: map[fileState]bool{}}
+	if t.Tree, err = t.read(ctx, a, d, o); err != nil {
+		return nil, errors.Join(fmt.Errorf("read %s: %w", dir, err), root.Close())
+	}
+	return t, nil
+}
+
+func (t *DirTree) read(ctx context.Context, a fsverity.Algorithm, d DirOptions, o ImportOptions) (*tree.Tree, error) {
+	r, w := io.Pipe()
+	var g errgroup.Group
+	g.Go(func() error {
+		err := t.writeHeaders(ctx, w, d)
+		w.CloseWithError(err)
+		return err
+	})
+	layer, err := readHeaders(a, r, o.Limits.withDefaults())
+	r.CloseWithError(err)
+	if err := cmp.Or(g.Wait(), err); err != nil { // the first of them knows the path
+		return nil, err
+	}
+	return Flatten(ctx, []*Layer{layer}, FlattenOptions{Rules: o.Rules, Algorithm: a, MaxEntries: o.Limits.MaxImageEntries})
+}
+
+// writeHeaders writes the directory's tar without the contents of more than InlineMax bytes, and notes whose these are.
+func (t *DirTree) writeHeaders(ctx context.Context, w io.Writer, o DirOptions) error {
+	out := &valve{w: w}
+	d := newDirWriter(ctx, out, o)
+	nothing := make([]byte, chunkBytes)
+	d.omit = func(st *unix.Stat_t) error {
+		t.seen[stateOf(st)] = true
+		out.shut = true // the tar's writer must have as many bytes as the header says
+		defer func() { out.shut = false }()
+		for left := st.Size; left > 0; left -= chunkBytes {
+			if _, err := d.w.Write(nothing[:min(left, chunkBytes)]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return d.write(t.root)
+}
+
+// valve lets bytes through, or drops them.
+type valve struct {
+	w    io.Writer
+	shut bool
+}
+
+func (v *valve) Write(p []byte) (int, error) {
+	if v.shut {
+		return len(p), nil
+	}
+	return v.w.Write(p)
+}
+
+// readHeaders reads what writeHeaders writes.
+func readHeaders(a fsverity.Algorithm, r io.Reader, l Limits) (*Layer, error) {
+	layer, b := newLayer(a, ""), newBounds(l)
+	_, err := parseTar(headers{bufio.NewReaderSize(r, inlineMax)}, l, func(e *Entry) error {
+		return b.keep(layer.entries.add(e))
+	})
+	return layer, err
+}
+
+// headers is a tar whose larger contents are left out.
+type headers struct{ io.Reader }
+
+func (headers) External(int64) (int, error) { return -1, nil }
+
+func (headers) Sparse(int64, []segment, int64) (int, []byte, error) {
+	return -1, nil, errors.New("a sparse file, where none is written")
+}
+
+// Close releases the directory.
+func (t *DirTree) Close() error { return t.root.Close() }
+
+// Open opens the content of a regular file that has more than InlineMax bytes: below the directory, and through no symlink.
+// If the file is not as it was found, or has changed when its end is read, that is an error.
+func (t *DirTree) Open(n tree.Node) (io.ReadCloser, error) {
+	path := t.Tree.Path(n)
+	// A FIFO that has taken the file's place is not waited for.
+	fd, err := unix.Openat2(int(t.root.Fd()), path[1:], &unix.OpenHow{
+		Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	path = filepath.Join(t.root.Name(), path)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	f := &dirFile{os.NewFile(uintptr(fd), path), t}
+	if err := f.check(); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// dirFile is a file that must not change while it is read. It is no os.File, which would be read past Read.
+type dirFile struct {
+	file *os.File
+	t    *DirTree
+}
+
+func (f *dirFile) check() error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.file.Fd()), &st); err != nil {
+		return fmt.Errorf("stat %s: %w", f.file.Name(), err)
+	}
+	if !f.t.seen[stateOf(&st)] {
+		return fmt.Errorf("%s: %w", f.file.Name(), errChanged)
+	}
+	return nil
+}
+
+func (f *dirFile) Read(p []byte) (int, error) {
+	n, err := f.file.Read(p)
+	if err == io.EOF {
+		if changed := f.check(); changed != nil {
+			err = changed
+		}
+	}
+	return n, err
+}
+
+func (f *dirFile) ReadAt(p []byte, at int64) (int, error) { return f.file.ReadAt(p, at) }
+
+func (f *dirFile) Close() error { return f.file.Close() }
+
+// Hash reads all contents, several at once, and gives the tree their digests.
+func (t *DirTree) Hash(ctx context.Context, p Progress) error {
+	files, size := t.unread()
+	tell := p.Start(Reading, oci.Layer{Descriptor: ocispec.Descriptor{
+		Size: size, Annotations: map[string]string{ocispec.AnnotationTitle: "contents"},
+	}})
+	if tell == nil {
+		tell = func(int64) {}
+	}
+	defer tell(0)
+	g, ctx := errgroup.WithContext(ctx)
+	todo := make(chan tree.Node)
+	g.Go(func() error {
+		defer close(todo)
+		for _, n := range files {
+			select {
+			case todo <- n:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		return nil
+	})
+	var mu sync.Mutex // of the tree's digests
+	for range runtime.GOMAXPROCS(0) {
+		g.Go(func() error {
+			buf := make([]byte, wholeMax)
+			for n := range todo {
+				d, err := t.hash(n, buf)
+				if err != nil {
+					return err
+				}
+				mu.Lock()
+				err = t.Tree.SetObject(n, d)
+				mu.Unlock()
+				if err != nil {
+					return err
+				}
+				tell(int64(t.Tree.Attr(n).Size))
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// unread lists the files whose content was not read, and how many bytes they have together.
+func (t *DirTree) unread() (files []tree.Node, size int64) {
+	for n := range tree.Node(t.Tree.Len()) {
+		if a := t.Tree.Attr(n); a.Mode&tree.TypeMask == tree.Regular && a.Size > InlineMax {
+			files, size = append(files, n), size+int64(a.Size)
+		}
+	}
+	return files, size
+}
+
+func (t *DirTree) hash(n tree.Node, buf []byte) (d fsverity.Digest, err error) {
+	f, err := t.Open(n)
+	if err != nil {
+		return d, err
+	}
+	defer f.Close()
+	got, err := io.ReadFull(f, buf)
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return fsverity.Sum(t.Tree.Algorithm(), buf[:got]), nil
+	}
+	if err != nil {
+		return d, err
+	}
+	h := fsverity.NewHasher(t.Tree.Algorithm())
+	h.Write(buf)
+	if _, err := io.CopyBuffer(h, f, buf); err != nil {
+		return d, err
+	}
+	return h.Sum(), nil
+}

@@ -1,0 +1,123 @@
+package index
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/flatroot/flatroot/fsverity"
+	"github.com/flatroot/flatroot/tree"
+	"github.com/flatroot/flatroot/tree/dump"
+)
+
+func readDir(t *testing.T, dir string, r Rules) *DirTree {
+	t.Helper()
+	d, err := ReadDir(context.Background(), fsverity.SHA256, dir, DirOptions{}, ImportOptions{Rules: r})
+	check(t, err)
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+// TestReadDir: once it is hashed, a directory's tree is that of its tar.
+func TestReadDir(t *testing.T) {
+	dir := t.TempDir()
+	makeRootTree(t, dir)
+	// Around what is hashed at once.
+	for name, size := range map[string]int{"below": wholeMax - 1, "exactly": wholeMax, "above": wholeMax + 1, "twice": 2*wholeMax + 5} {
+		check(t, os.WriteFile(filepath.Join(dir, name), bytes.Repeat([]byte{1, 2, 3}, size)[:size], 0o644))
+	}
+	for _, rules := range []Rules{OCI1, Faithful1} {
+		d := readDir(t, dir, rules)
+		for n := range tree.Node(d.Tree.Len()) {
+			if a := d.Tree.Attr(n); a.Size > InlineMax && a.Mode&tree.TypeMask == tree.Regular && !d.Tree.Digest(n).IsZero() {
+				t.Errorf("%s has a digest before anything was read", d.Tree.Path(n))
+			}
+		}
+		check(t, d.Hash(context.Background(), silent{}))
+		var b bytes.Buffer
+		check(t, dump.Write(&b, d.Tree))
+		if got, want := b.String(), dumpOf(t, tarOfDir(dir), rules); got != want {
+			t.Errorf("by %s:\n%s", rules, firstDifference(got, want))
+		}
+	}
+}
+
+// TestReadDirChanged: what is not as it was found is not read, and what changes meanwhile is an error at its end.
+func TestReadDirChanged(t *testing.T) {
+	text := strings.Repeat("text ", 100)
+	in := func(t *testing.T) (dir string, d *DirTree, n tree.Node) {
+		dir = t.TempDir()
+		check(t, os.Mkdir(filepath.Join(dir, "d"), 0o755), os.WriteFile(filepath.Join(dir, "d", "f"), []byte(text), 0o644),
+			os.WriteFile(filepath.Join(dir, "outside"), []byte(text), 0o644))
+		d = readDir(t, filepath.Join(dir), Faithful1)
+		sub, _ := d.Tree.Lookup(tree.Root, []byte("d"))
+		n, ok := d.Tree.Lookup(sub, []byte("f"))
+		if !ok {
+			t.Fatal("no /d/f")
+		}
+		return dir, d, n
+	}
+	for name, change := range map[string]func(dir, f string) error{
+		"longer": func(_, f string) error { return os.WriteFile(f, []byte(text+"x"), 0o644) },
+		"later":  func(_, f string) error { return unix.UtimesNano(f, []unix.Timespec{{Sec: 1}, {Sec: 1}}) },
+		"mode":   func(_, f string) error { return os.Chmod(f, 0o600) },
+		"another": func(_, f string) error {
+			return errors.Join(os.WriteFile(f+"2", []byte(text), 0o644), os.Rename(f+"2", f))
+		},
+		"gone":    func(_, f string) error { return os.Remove(f) },
+		"pipe":    func(_, f string) error { return errors.Join(os.Remove(f), unix.Mkfifo(f, 0o644)) },
+		"symlink": func(_, f string) error { return errors.Join(os.Remove(f), os.Symlink("../outside", f)) },
+		"linked dir": func(dir, f string) error {
+			return errors.Join(os.Rename(dir+"/d", dir+"/e"), os.Symlink("e", dir+"/d"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, d, n := in(t)
+			check(t, change(dir, filepath.Join(dir, "d", "f")))
+			if f, err := d.Open(n); err == nil {
+				f.Close()
+				t.Error("it was opened")
+			}
+			if err := d.Hash(context.Background(), silent{}); err == nil || !strings.Contains(err.Error(), "d/f") {
+				t.Error(err)
+			}
+		})
+	}
+	t.Run("meanwhile", func(t *testing.T) {
+		dir, d, n := in(t)
+		f, err := d.Open(n)
+		check(t, err)
+		defer f.Close()
+		_, err = f.Read(make([]byte, 10))
+		check(t, err, unix.UtimesNano(filepath.Join(dir, "d", "f"), []unix.Timespec{{Sec: 1}, {Sec: 1}}))
+		if _, err := io.Copy(io.Discard, f); !errors.Is(err, errChanged) {
+			t.Error(err)
+		}
+	})
+}
+
+// TestReadDirErrors: errors name the file, limits hold.
+func TestReadDirErrors(t *testing.T) {
+	dir := t.TempDir()
+	check(t, os.WriteFile(filepath.Join(dir, "f"), make([]byte, 1000), 0o644))
+	for want, l := range map[string]Limits{
+		"--max-file-size raises it": {MaxFileSize: 999}, "--max-entries raises it": {MaxEntries: 1}, "--max-image-metadata raises it": {MaxImageMetadata: 1},
+	} {
+		_, err := ReadDir(context.Background(), fsverity.SHA256, dir, DirOptions{}, ImportOptions{Limits: l})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	check(t, os.WriteFile(filepath.Join(dir, ".wh.f"), nil, 0o644))
+	_, err := ReadDir(context.Background(), fsverity.SHA256, dir, DirOptions{}, ImportOptions{})
+	if want := "read " + dir + ": " + dir + "/.wh.f: a name that begins with .wh."; err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("%v, want %q", err, want)
+	}
+}
