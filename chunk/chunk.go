@@ -18,7 +18,8 @@ type Component struct {
 	Name string
 	// Size is what it adds to a layer, in bytes.
 	Size int64
-	// Digest is that of all that a layer has of it: as long as that is the same, nothing of it has changed.
+	// Digest is that of all that a layer has of it: as long as that is the same, nothing of it has changed. Empty: it is not
+	// known, so that it counts as changed.
 	Digest string
 	// Changes are the times at which it is known to have changed, in any order.
 	Changes []time.Time

@@ -58,8 +58,8 @@ func (f *treeFS) open(name string) (fs.File, error) {
 }
 
 func (f *treeFS) openFile(info fileInfo) (fs.File, error) {
-	if f.t.Digest(info.n).IsZero() {
-		return &inlineFile{bytes.NewReader(f.t.Content(info.n)), info}, nil
+	if content := f.t.Content(info.n); content != nil || f.t.Attr(info.n).Size == 0 {
+		return &inlineFile{bytes.NewReader(content), info}, nil
 	}
 	r, err := f.content(info.n)
 	if err != nil {

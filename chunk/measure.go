@@ -1,12 +1,9 @@
 package chunk
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
-	"fmt"
 	"hash"
 
 	"github.com/flatroot/flatroot/tree"
@@ -24,27 +21,29 @@ const (
 	maxSize = 1 << 46
 )
 
-// measure gives components their sizes and digests.
+// Measure gives components their sizes and digests. Claim does, too: it is to be done again when the tree has got digests of
+// contents that it did not have then.
 //
 // A digest is the SHA-256 of records, in the order of the tree: for each entry of the component one, and before it one for
 // each directory above that is not above the entry before too. A layer has those directories as well, so that what they are
-// counts. Each field of a record has its length before it, or always the same.
-func measure(t *tree.Tree, claims *Claims) error {
+// counts. Each field of a record has its length before it, or always the same. It is empty if the tree has of a file neither
+// content nor digest.
+func (c *Claims) Measure(t *tree.Tree) {
 	m := &measurer{
-		t: t, owners: claims.Owners, sums: make([]sum, len(claims.Components)), number: make([]uint32, len(claims.Owners)),
+		t: t, owners: c.Owners, sums: make([]sum, len(c.Components)), number: make([]uint32, len(c.Owners)),
 	}
 	for i := range m.sums {
 		m.sums[i].hash = sha256.New()
 	}
-	if err := m.visit(tree.Root); err != nil {
-		return err
-	}
+	m.visit(tree.Root)
 	for i := range m.sums {
 		s := &m.sums[i]
-		claims.Components[i].Size = s.size
-		claims.Components[i].Digest = hex.EncodeToString(s.hash.Sum(nil))
+		c.Components[i].Size = s.size
+		c.Components[i].Digest = ""
+		if !s.unknown {
+			c.Components[i].Digest = hex.EncodeToString(s.hash.Sum(nil))
+		}
 	}
-	return nil
 }
 
 // sum is what is known of a component yet.
@@ -53,6 +52,7 @@ type sum struct {
 	size    int64
 	entries uint32
 	above   []tree.Node // directories above the entry that came last
+	unknown bool        // what a file has in it
 }
 
 func (s *sum) add(size int64) { s.size = min(s.size+size, maxSize) }
@@ -73,24 +73,22 @@ type directory struct {
 }
 
 // visit measures what is at the path: a directory for all that is in it.
-func (m *measurer) visit(n tree.Node) error {
+func (m *measurer) visit(n tree.Node) {
 	if owner := m.owners[n]; owner >= 0 {
-		return m.entry(&m.sums[owner], n)
+		m.entry(&m.sums[owner], n)
+		return
 	}
 	m.above = append(m.above, directory{n, len(m.path)})
 	for e := range m.t.Entries(n) {
 		end := len(m.path)
 		m.path = append(append(m.path, '/'), e.Name...)
-		if err := m.visit(e.Node); err != nil {
-			return err
-		}
+		m.visit(e.Node)
 		m.path = m.path[:end]
 	}
 	m.above = m.above[:len(m.above)-1]
-	return nil
 }
 
-func (m *measurer) entry(s *sum, n tree.Node) error {
+func (m *measurer) entry(s *sum, n tree.Node) {
 	m.buf = m.buf[:0]
 	m.parents(s)
 	s.add(headerCost)
@@ -98,12 +96,9 @@ func (m *measurer) entry(s *sum, n tree.Node) error {
 		m.begin('l', m.path)
 		m.buf = binary.LittleEndian.AppendUint32(m.buf, m.number[n])
 	} else {
-		if err := m.inode(s, n); err != nil {
-			return err
-		}
+		m.inode(s, n)
 	}
 	s.hash.Write(m.buf)
-	return nil
 }
 
 // parents records the directories above that are new to the component.
@@ -120,7 +115,7 @@ func (m *measurer) parents(s *sum) {
 	}
 }
 
-func (m *measurer) inode(s *sum, n tree.Node) error {
+func (m *measurer) inode(s *sum, n tree.Node) {
 	s.entries++
 	m.number[n] = s.entries
 	m.begin('e', m.path)
@@ -140,12 +135,9 @@ func (m *measurer) inode(s *sum, n tree.Node) error {
 	case m.t.RawDigest(n) != nil:
 		m.begin('o', m.t.RawDigest(n))
 	default:
-		return fmt.Errorf("%s: %w", bytes.ToValidUTF8(m.path, []byte("?")), errNoContent)
+		s.unknown = true
 	}
-	return nil
 }
-
-var errNoContent = errors.New("the tree has neither the content of this file nor its digest")
 
 func (m *measurer) begin(kind byte, b []byte) {
 	m.buf = append(m.buf, kind)

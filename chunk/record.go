@@ -49,6 +49,19 @@ type recordComponent struct {
 	Seen   []int64 `json:"s,omitempty"` // days since 1970 on which builds saw it changed, oldest first
 }
 
+// Digest completes a plan with the digests that its components have now: they need not be known before.
+func (p *Plan) Digest(components []Component) {
+	digests := map[string]string{}
+	for _, c := range components {
+		digests[c.Name] = c.Digest
+	}
+	for _, l := range p.Layers {
+		for i, c := range l.Components {
+			l.Components[i].Digest = digests[c.Name]
+		}
+	}
+}
+
 // Record is what the next build is to know of a plan.
 func (p *Plan) Record() *Previous {
 	r := &Previous{Tool: "flatroot", Now: p.Now}

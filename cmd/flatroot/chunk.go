@@ -349,6 +349,9 @@ func (j *chunkJob) plan(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := j.hash(ctx); err != nil {
+		return err
+	}
 	if err := j.readBase(ctx); err != nil {
 		return err
 	}
@@ -378,6 +381,17 @@ func (j *chunkJob) plan(ctx context.Context) error {
 	}
 	j.planned, err = chunk.NewPlan(j.claims.Components, chunk.PlanOptions{MaxLayers: layers, Now: j.clock(), Step: j.o.every, Previous: j.previous})
 	return err
+}
+
+// hash reads a directory's contents, if there is a build before to compare them with. If not, they are hashed when the layers
+// are read back: see learn.
+func (j *chunkJob) hash(ctx context.Context) error {
+	if j.src.dir == nil || j.previous == nil {
+		return nil
+	}
+	m := j.startProgress()
+	defer m.stop()
+	return j.src.dir.Hash(ctx, m)
 }
 
 // clock is the time that changes are counted back from. It must not be the time of the build, or the same tree would make

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,8 +23,9 @@ func TestChunkFails(t *testing.T) {
 	text := strings.Repeat("text ", 100)
 	for _, tc := range []struct {
 		name, want string
-		content    func(end context.CancelFunc) (io.ReadCloser, error) // of /usr/file
+		content    func(end context.CancelFunc) (io.ReadCloser, error) // of /usr/file; nil: what is there
 	}{
+		{"written anew", "/root/usr/file: it changed while it was read", nil},
 		// It has other contents in the layers than when it was looked at.
 		{"changed", "was not published: /usr/file is changed (it changed underfoot", func(context.CancelFunc) (io.ReadCloser, error) {
 			return io.NopCloser(strings.NewReader("FILE" + text)), nil
@@ -38,9 +40,15 @@ func TestChunkFails(t *testing.T) {
 			ctx, end := context.WithCancel(context.Background())
 			defer end()
 			j, dir := chunkOfTwo(t, text)
+			if err := j.src.dir.Hash(ctx, noMeter{}); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(dir+"/root/usr/file", []byte("FILE"+text), 0o644); err != nil {
+				t.Fatal(err)
+			}
 			right := j.src.content
 			j.src.content = func(n tree.Node) (io.ReadCloser, error) {
-				if j.src.tree.Path(n) == "/usr/file" {
+				if tc.content != nil && j.src.tree.Path(n) == "/usr/file" {
 					return tc.content(end)
 				}
 				return right(n)
@@ -54,6 +62,32 @@ func TestChunkFails(t *testing.T) {
 				t.Errorf("%v, %v is there, want the root alone", err, entries)
 			}
 		})
+	}
+}
+
+// TestChunkSwapped: contents under each other's names are found though nothing was known of them before.
+func TestChunkSwapped(t *testing.T) {
+	j, _ := chunkOfTwo(t, strings.Repeat("text ", 100))
+	layers, err := j.writeLayers(context.Background(), noMeter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		for _, l := range layers {
+			l.blob.Close()
+		}
+	}()
+	for _, l := range layers {
+		slices.Reverse(l.opened)
+	}
+	if _, err := j.prove(context.Background(), layers); err == nil || !strings.Contains(err.Error(), "was not published: /usr/file is changed") {
+		t.Error(err)
+	}
+	for _, l := range layers {
+		l.opened = l.opened[:max(len(l.opened)-1, 0)]
+	}
+	if _, err := j.prove(context.Background(), layers); err == nil || !strings.Contains(err.Error(), "contents where") {
+		t.Error(err)
 	}
 }
 

@@ -30,7 +30,7 @@ type chunkSource struct {
 	from    []oci.Reference // where the image was fetched from, if it was
 	store   *store.Store    // that has the image; nil: none has
 	info    *index.Info     // of the image in the store
-	root    *os.File        // of a directory
+	dir     *index.DirTree  // nil: it is none
 }
 
 func (s *chunkSource) Close() error {
@@ -38,8 +38,8 @@ func (s *chunkSource) Close() error {
 	if s.store != nil {
 		errs = append(errs, s.store.Close())
 	}
-	if s.root != nil {
-		errs = append(errs, s.root.Close())
+	if s.dir != nil {
+		errs = append(errs, s.dir.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -164,20 +164,17 @@ func deviceOf(path string) uint64 {
 	return st.Dev
 }
 
-// openDir reads a directory. Its files are read again when they are put into layers, and have to be the same then.
+// openDir reads a directory, but not yet what its files have in them.
 func (s *chunkSource) openDir(ctx context.Context, c *console, in *input, o chunkOptions) (err error) {
-	if s.root, err = os.Open(in.path); err != nil {
-		return err
-	}
+	s.name = in.path
 	m := c.startProgress()
 	defer m.stop()
-	tar, done := in.tarOf(ctx, treeOptions{oneFileSystem: o.oneFileSystem}.dir(*c))
-	defer done()
-	s.name = in.path
-	if s.tree, err = index.BuildTree(ctx, fsverity.SHA256, tar, in.path, o.importOptions(m)); err != nil {
+	m.Step("reading " + in.path)
+	s.dir, err = index.ReadDir(ctx, fsverity.SHA256, in.path, treeOptions{oneFileSystem: o.oneFileSystem}.dir(*c), o.importOptions(m))
+	if err != nil {
 		return err
 	}
-	s.content = dirContent(s.root, s.tree)
+	s.tree, s.content = s.dir.Tree, s.dir.Open
 	return nil
 }
 
@@ -251,21 +248,4 @@ func (s *chunkSource) stored(ctx context.Context, i *index.Info) (err error) {
 	}
 	s.content = func(n tree.Node) (io.ReadCloser, error) { return s.store.OpenObject(s.tree.Digest(n)) }
 	return nil
-}
-
-// dirContent opens a directory's files by their nodes: below the directory, and through no symlink. A FIFO that has taken a
-// file's place is not waited for.
-func dirContent(root *os.File, t *tree.Tree) chunk.Content {
-	return func(n tree.Node) (io.ReadCloser, error) {
-		path := t.Path(n)
-		fd, err := unix.Openat2(int(root.Fd()), path[1:], &unix.OpenHow{
-			Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY,
-			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
-		})
-		path = filepath.Join(root.Name(), path)
-		if err != nil {
-			return nil, &os.PathError{Op: "open", Path: path, Err: err}
-		}
-		return os.NewFile(uintptr(fd), path), nil
-	}
 }

@@ -63,8 +63,17 @@ func (r *chunkReport) String() string {
 // chunkLayer is a layer on its way: its blob in a file without a name, and what came of reading it back.
 type chunkLayer struct {
 	chunk.WrittenLayer
-	blob *os.File
-	read *index.Layer
+	blob   *os.File
+	opened []tree.Node // the files whose contents were put into it, in this order
+	read   *index.Layer
+}
+
+// noting opens contents, and notes whose they are.
+func (l *chunkLayer) noting(open chunk.Content) chunk.Content {
+	return func(n tree.Node) (io.ReadCloser, error) {
+		l.opened = append(l.opened, n)
+		return open(n)
+	}
 }
 
 // write writes the image. Nothing is published before its tree has been found to be the one that it is to be.
@@ -114,10 +123,11 @@ func (j *chunkJob) writeLayers(ctx context.Context, m meter) ([]*chunkLayer, err
 		writes, sizes = append(writes, j.base.above.WriteChanges), append(sizes, 0)
 	}
 	in := j.layerOf()
-	for n, l := range j.planned.Layers {
-		layers, sizes = append(layers, &chunkLayer{WrittenLayer: chunk.WrittenLayer{Components: componentNames(l)}}), append(sizes, l.Size)
+	for n, p := range j.planned.Layers {
+		l := &chunkLayer{WrittenLayer: chunk.WrittenLayer{Components: componentNames(p)}}
+		layers, sizes = append(layers, l), append(sizes, p.Size)
 		writes = append(writes, func(ctx context.Context, w io.Writer) error {
-			return chunk.WriteLayer(ctx, w, j.src.tree, func(x tree.Node) bool { return in[x] == int32(n) }, j.src.content)
+			return chunk.WriteLayer(ctx, w, j.src.tree, func(x tree.Node) bool { return in[x] == int32(n) }, l.noting(j.src.content))
 		})
 	}
 	// Contents are verified when all layers have been read back: by prove.
@@ -244,6 +254,9 @@ func (w *toldWriter) Write(b []byte) (int, error) {
 // prove flattens the new image, as its layers were read back, and compares it with the tree that it was to have. The digest
 // is that of its image by the rules oci-1.
 func (j *chunkJob) prove(ctx context.Context, layers []*chunkLayer) (d fsverity.Digest, err error) {
+	if err := j.learn(layers); err != nil {
+		return d, err
+	}
 	all, err := j.readBack(ctx, layers)
 	if err != nil {
 		return d, err
@@ -267,6 +280,32 @@ func (j *chunkJob) prove(ctx context.Context, layers []*chunkLayer) (d fsverity.
 		return d, err
 	}
 	return imageDigest(oci1)
+}
+
+// learn gives a directory's tree the digests of contents that were not read before they were put into layers. Which file they
+// are of is told by the order in which they were asked for, not by the names that they have in the layers, so that a content
+// under another's name is found.
+func (j *chunkJob) learn(layers []*chunkLayer) error {
+	if j.src.dir == nil {
+		return nil
+	}
+	for n, l := range layers {
+		if got := l.read.NumObjects(); got != len(l.opened) {
+			return fmt.Errorf("layer %d of the new image has %d contents where %d were written (this is an error of flatroot's)", n+1, got, len(l.opened))
+		}
+		for i, file := range l.opened {
+			d, err := l.read.Digest(i)
+			if err == nil && j.src.tree.Digest(file).IsZero() {
+				err = j.src.tree.SetObject(file, d)
+			}
+			if err != nil {
+				return fmt.Errorf("layer %d of the new image: %w", n+1, err)
+			}
+		}
+	}
+	j.claims.Measure(j.src.tree)
+	j.planned.Digest(j.claims.Components)
+	return nil
 }
 
 // readBack has all of the image's layers: those of the base from the store, the others as they were read back.
