@@ -73,6 +73,22 @@ func NewCompressor(compression string, w io.Writer, annotations map[string]strin
 	return z, mediaType, err
 }
 
+// IsCompressed tells whether the blob that a layer's descriptor is of is, by what that says of it, one of NewCompressor's.
+func IsCompressed(desc ocispec.Descriptor, compression string) bool {
+	_, err := findTables(desc)
+	switch compression {
+	case plain:
+		return desc.MediaType == ocispec.MediaTypeImageLayer
+	case gz:
+		return desc.MediaType == ocispec.MediaTypeImageLayerGzip
+	case zst:
+		return desc.MediaType == ocispec.MediaTypeImageLayerZstd && err == errNotChunked
+	case zstdChunked:
+		return desc.MediaType == ocispec.MediaTypeImageLayerZstd && err == nil
+	}
+	return false
+}
+
 type nopCloser struct{ io.Writer }
 
 func (nopCloser) Close() error { return nil }

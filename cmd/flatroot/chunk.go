@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/urfave/cli/v2"
 
 	"github.com/flatroot/flatroot/chunk"
@@ -334,6 +335,7 @@ type chunkJob struct {
 	src      *chunkSource
 	previous *chunk.Previous                   // nil: there is none
 	before   map[digest.Digest][]oci.Reference // where that image's blobs are
+	blobs    map[oci.DiffID]ocispec.Descriptor // of its layers
 	base     *chunkBase                        // nil: no layers are kept
 	claims   *chunk.Claims
 	planned  *chunk.Plan
@@ -446,6 +448,10 @@ func (j *chunkJob) readPrevious(ctx context.Context) (*tree.Tree, error) {
 		return nil, nil
 	}
 	j.before = f.places(src, img)
+	j.blobs = map[oci.DiffID]ocispec.Descriptor{}
+	for _, l := range img.Layers {
+		j.blobs[l.DiffID] = l.Descriptor
+	}
 	if j.o.mtime != chunk.MtimeStable {
 		return nil, nil
 	}

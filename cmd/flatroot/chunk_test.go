@@ -68,7 +68,7 @@ func TestChunkFails(t *testing.T) {
 // TestChunkSwapped: contents under each other's names are found though nothing was known of them before.
 func TestChunkSwapped(t *testing.T) {
 	j, _ := chunkOfTwo(t, strings.Repeat("text ", 100))
-	layers, err := j.writeLayers(context.Background(), noMeter{})
+	layers, err := j.writeLayers(context.Background(), nil, noMeter{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,10 +185,15 @@ func TestPreviousPlatform(t *testing.T) {
 }
 
 func TestLargestFirst(t *testing.T) {
-	got := largestFirst([]int64{3, 9, 0, 9, 4})
-	for i, want := range []int{1, 3, 4, 0, 2} {
-		if got[i] != want {
-			t.Fatalf("%v", got)
-		}
+	var layers []*chunkLayer
+	for n, size := range []int64{3, 9, 0, 9, 4} {
+		layers = append(layers, &chunkLayer{size: size, title: string(rune('0' + n))})
+	}
+	got := ""
+	for _, l := range largestFirst(layers) {
+		got += l.title
+	}
+	if got != "13402" {
+		t.Error(got)
 	}
 }

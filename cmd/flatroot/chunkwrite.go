@@ -63,9 +63,13 @@ func (r *chunkReport) String() string {
 // chunkLayer is a layer on its way: its blob in a file without a name, and what came of reading it back.
 type chunkLayer struct {
 	chunk.WrittenLayer
-	blob   *os.File
+	title  string
+	size   int64 // of its tar, in bytes, about
+	write  func(ctx context.Context, w io.Writer) error
+	kept   bool        // the build before has it, as far as the plan knows
 	opened []tree.Node // the files whose contents were put into it, in this order
 	read   *index.Layer
+	blob   *os.File // nil: DEST has it
 }
 
 // noting opens contents, and notes whose they are.
@@ -74,6 +78,17 @@ func (l *chunkLayer) noting(open chunk.Content) chunk.Content {
 		l.opened = append(l.opened, n)
 		return open(n)
 	}
+}
+
+// begin tells that a layer is worked on, and what is done of it.
+func (l *chunkLayer) begin(m meter, w index.Work) (tell func(int64)) {
+	tell = m.Start(w, oci.Layer{Descriptor: ocispec.Descriptor{
+		Size: l.size, Annotations: map[string]string{ocispec.AnnotationTitle: l.title},
+	}})
+	if tell == nil {
+		tell = func(int64) {}
+	}
+	return tell
 }
 
 // write writes the image. Nothing is published before its tree has been found to be the one that it is to be.
@@ -88,7 +103,7 @@ func (j *chunkJob) write(ctx context.Context) (r *chunkReport, err error) {
 	if err := j.checkBase(ctx, sink); err != nil {
 		return nil, err
 	}
-	layers, err := j.writeLayers(ctx, m)
+	layers, err := j.writeLayers(ctx, sink, m)
 	defer func() {
 		for _, l := range layers {
 			if l.blob != nil {
@@ -112,54 +127,48 @@ func (j *chunkJob) write(ctx context.Context) (r *chunkReport, err error) {
 	return r, p.publish(ctx, img, layers)
 }
 
-// writeLayers writes the blobs of all layers, several at once: that of what the base has lost first, if there is any, then
-// those of the plan.
-func (j *chunkJob) writeLayers(ctx context.Context, m meter) ([]*chunkLayer, error) {
-	var layers []*chunkLayer
-	var sizes []int64 // about
-	var writes []func(ctx context.Context, w io.Writer) error
-	if j.base != nil && j.base.above.Changes() {
-		layers = append(layers, &chunkLayer{WrittenLayer: chunk.WrittenLayer{Note: "what the base has and this image does not"}})
-		writes, sizes = append(writes, j.base.above.WriteChanges), append(sizes, 0)
-	}
-	in := j.layerOf()
-	for n, p := range j.planned.Layers {
-		l := &chunkLayer{WrittenLayer: chunk.WrittenLayer{Components: componentNames(p)}}
-		layers, sizes = append(layers, l), append(sizes, p.Size)
-		writes = append(writes, func(ctx context.Context, w io.Writer) error {
-			return chunk.WriteLayer(ctx, w, j.src.tree, func(x tree.Node) bool { return in[x] == int32(n) }, l.noting(j.src.content))
-		})
-	}
-	// Contents are verified when all layers have been read back: by prove.
+// writeLayers writes the blobs of all layers, several at once. Contents are verified when all layers have been read back: by prove.
+func (j *chunkJob) writeLayers(ctx context.Context, sink oci.Sink, m meter) ([]*chunkLayer, error) {
+	layers := j.layers()
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(j.o.jobs)
-	for _, n := range largestFirst(sizes) {
-		l := layers[n]
+	for _, l := range largestFirst(layers) {
 		g.Go(func() error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			tell := m.Start(index.Compressing, oci.Layer{Descriptor: ocispec.Descriptor{
-				Size: sizes[n], Annotations: map[string]string{ocispec.AnnotationTitle: fmt.Sprintf("layer %d of %d", n+1, len(layers))},
-			}})
-			err := j.writeLayer(ctx, l, writes[n], tell)
-			if tell != nil {
-				tell(0)
-			}
-			return err
+			return j.writeLayer(ctx, l, sink, m)
 		})
 	}
 	return layers, g.Wait()
 }
 
-// largestFirst is the order in which things of these sizes are done soonest, several at once.
-func largestFirst(sizes []int64) []int {
-	order := make([]int, len(sizes))
-	for n := range order {
-		order[n] = n
+// layers are those to be written: that of what the base has lost first, if there is any, then those of the plan.
+func (j *chunkJob) layers() (layers []*chunkLayer) {
+	if j.base != nil && j.base.above.Changes() {
+		layers = append(layers, &chunkLayer{
+			WrittenLayer: chunk.WrittenLayer{Note: "what the base has and this image does not"}, write: j.base.above.WriteChanges,
+		})
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(sizes[b], sizes[a]) })
-	return order
+	in := j.layerOf()
+	for n, p := range j.planned.Layers {
+		l := &chunkLayer{WrittenLayer: chunk.WrittenLayer{Components: componentNames(p)}, size: p.Size, kept: p.Kept}
+		l.write = func(ctx context.Context, w io.Writer) error {
+			return chunk.WriteLayer(ctx, w, j.src.tree, func(x tree.Node) bool { return in[x] == int32(n) }, l.noting(j.src.content))
+		}
+		layers = append(layers, l)
+	}
+	for n, l := range layers {
+		l.title = fmt.Sprintf("layer %d of %d", n+1, len(layers))
+	}
+	return layers
+}
+
+// largestFirst is the order in which layers are done soonest, several at once.
+func largestFirst(layers []*chunkLayer) []*chunkLayer {
+	layers = slices.Clone(layers)
+	slices.SortStableFunc(layers, func(a, b *chunkLayer) int { return cmp.Compare(b.size, a.size) })
+	return layers
 }
 
 func componentNames(l chunk.Layer) (names []string) {
@@ -190,8 +199,39 @@ func (j *chunkJob) layerOf() []int32 {
 // blobBuffer is what is written to a file at once: compressors write what they have in small pieces.
 const blobBuffer = 1 << 20
 
-// writeLayer writes a layer's blob, and reads its tar back on the way.
-func (j *chunkJob) writeLayer(ctx context.Context, l *chunkLayer, write func(context.Context, io.Writer) error, tell func(int64)) (err error) {
+// writeLayer writes a layer's blob, unless DEST has it from the build before.
+func (j *chunkJob) writeLayer(ctx context.Context, l *chunkLayer, sink oci.Sink, m meter) error {
+	if l.kept {
+		has, err := j.findLayer(ctx, l, sink, m)
+		if has || err != nil {
+			return err
+		}
+	}
+	return j.compressLayer(ctx, l, m)
+}
+
+// findLayer makes a layer's tar, and takes the blob that the image before has of the same tar if DEST has that. So nothing is
+// compressed twice, and a blob stays although a newer version might compress otherwise.
+func (j *chunkJob) findLayer(ctx context.Context, l *chunkLayer, sink oci.Sink, m meter) (has bool, err error) {
+	tell := l.begin(m, index.Reading)
+	defer tell(0)
+	if err := j.readBack(ctx, l, io.Discard, tell); err != nil {
+		return false, err
+	}
+	desc, ok := j.blobs[l.DiffID]
+	if !ok || !index.IsCompressed(desc, j.o.compression) {
+		return false, nil
+	}
+	l.Descriptor = desc
+	if has, err := sink.HasBlob(ctx, desc); has || err != nil {
+		return has, err
+	}
+	return index.MountBlob(ctx, sink, index.Blob{Layer: l.Layer, From: j.before[desc.Digest]})
+}
+
+func (j *chunkJob) compressLayer(ctx context.Context, l *chunkLayer, m meter) (err error) {
+	tell := l.begin(m, index.Compressing)
+	defer tell(0)
 	if l.blob, err = files.NewUnnamed(files.TempDir()); err != nil {
 		return fmt.Errorf("make a file for a layer: %w", err)
 	}
@@ -202,13 +242,24 @@ func (j *chunkJob) writeLayer(ctx context.Context, l *chunkLayer, write func(con
 	if err != nil {
 		return err
 	}
+	err = j.readBack(ctx, l, z, tell)
+	if err := cmp.Or(err, errors.Join(z.Close(), buffer.Flush())); err != nil {
+		return err
+	}
+	if len(annotations) == 0 {
+		annotations = nil
+	}
+	l.Descriptor = ocispec.Descriptor{MediaType: mediaType, Digest: hash.Digest(), Size: count.n, Annotations: annotations}
+	return nil
+}
+
+// readBack writes a layer's tar, and reads it back on the way.
+func (j *chunkJob) readBack(ctx context.Context, l *chunkLayer, to io.Writer, tell func(int64)) error {
+	l.opened = nil
 	r, w := io.Pipe()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		err := write(ctx, &toldWriter{io.MultiWriter(w, z), tell})
-		if err == nil {
-			err = z.Close()
-		}
+		err := l.write(ctx, &toldWriter{io.MultiWriter(w, to), tell})
 		w.CloseWithError(err)
 		return err
 	})
@@ -220,14 +271,7 @@ func (j *chunkJob) writeLayer(ctx context.Context, l *chunkLayer, write func(con
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	if err := buffer.Flush(); err != nil {
-		return err
-	}
-	if len(annotations) == 0 {
-		annotations = nil
-	}
 	l.DiffID = l.read.DiffID
-	l.Descriptor = ocispec.Descriptor{MediaType: mediaType, Digest: hash.Digest(), Size: count.n, Annotations: annotations}
 	return nil
 }
 
@@ -245,7 +289,7 @@ type toldWriter struct {
 
 func (w *toldWriter) Write(b []byte) (int, error) {
 	n, err := w.Writer.Write(b)
-	if w.tell != nil && n > 0 {
+	if n > 0 {
 		w.tell(int64(n))
 	}
 	return n, err
@@ -257,7 +301,7 @@ func (j *chunkJob) prove(ctx context.Context, layers []*chunkLayer) (d fsverity.
 	if err := j.learn(layers); err != nil {
 		return d, err
 	}
-	all, err := j.readBack(ctx, layers)
+	all, err := j.allLayers(ctx, layers)
 	if err != nil {
 		return d, err
 	}
@@ -308,8 +352,8 @@ func (j *chunkJob) learn(layers []*chunkLayer) error {
 	return nil
 }
 
-// readBack has all of the image's layers: those of the base from the store, the others as they were read back.
-func (j *chunkJob) readBack(ctx context.Context, layers []*chunkLayer) (all []*index.Layer, err error) {
+// allLayers are all of the image's: those of the base from the store, the others as they were read back.
+func (j *chunkJob) allLayers(ctx context.Context, layers []*chunkLayer) (all []*index.Layer, err error) {
 	if j.base != nil {
 		for _, l := range j.src.info.StoredLayers()[:len(j.base.layers)] {
 			layer, err := index.LoadLayer(ctx, j.src.store, l)
@@ -413,6 +457,9 @@ func (p *publication) blobs(img *oci.Image, layers []*chunkLayer) []index.Blob {
 
 // open gives the blob of a layer, which stays open.
 func (l *chunkLayer) open(context.Context) (io.ReadSeekCloser, error) {
+	if l.blob == nil {
+		return nil, errors.New("it was at DEST a moment ago, and is not any more: try again")
+	}
 	_, err := l.blob.Seek(0, io.SeekStart)
 	return openBlob{l.blob}, err
 }
