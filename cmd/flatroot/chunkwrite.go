@@ -63,13 +63,14 @@ func (r *chunkReport) String() string {
 // chunkLayer is a layer on its way: its blob in a file without a name, and what came of reading it back.
 type chunkLayer struct {
 	chunk.WrittenLayer
-	title  string
-	size   int64 // of its tar, in bytes, about
-	write  func(ctx context.Context, w io.Writer) error
-	kept   bool        // the build before has it, as far as the plan knows
-	opened []tree.Node // the files whose contents were put into it, in this order
-	read   *index.Layer
-	blob   *os.File // nil: DEST has it
+	title   string
+	size    int64 // of its tar, in bytes, about
+	write   func(ctx context.Context, w io.Writer) error
+	kept    bool        // the build before has it, as far as the plan knows
+	opened  []tree.Node // the files whose contents were put into it, in this order
+	read    *index.Layer
+	blob    *os.File // nil: DEST has it
+	mounted bool     // from another repository
 }
 
 // noting opens contents, and notes whose they are.
@@ -226,7 +227,8 @@ func (j *chunkJob) findLayer(ctx context.Context, l *chunkLayer, sink oci.Sink, 
 	if has, err := sink.HasBlob(ctx, desc); has || err != nil {
 		return has, err
 	}
-	return index.MountBlob(ctx, sink, index.Blob{Layer: l.Layer, From: j.before[desc.Digest]})
+	l.mounted, err = index.MountBlob(ctx, sink, index.Blob{Layer: l.Layer, From: j.before[desc.Digest]})
+	return l.mounted, err
 }
 
 func (j *chunkJob) compressLayer(ctx context.Context, l *chunkLayer, m meter) (err error) {
@@ -423,6 +425,11 @@ func (p *publication) publish(ctx context.Context, img *oci.Image, layers []*chu
 	}
 	r.Layers = chunkLayerCounts{
 		Total: sent.Layers.Total, Base: len(img.Layers) - len(layers), Reused: sent.Layers.Reused, Mounted: sent.Mounted, Written: sent.Layers.Fetched,
+	}
+	for _, l := range layers {
+		if l.mounted {
+			r.Layers.Mounted++
+		}
 	}
 	r.Bytes.Written = sent.Bytes
 	for _, l := range img.Layers {
