@@ -268,6 +268,11 @@ func (l *layerWriter) copy(r io.Reader, size int64) error {
 	if l.buf == nil {
 		l.buf = make([]byte, layerBuffer)
 	}
+	if size >= layerBuffer { // then it goes past the buffer, uncopied
+		if err := l.out.Flush(); err != nil {
+			return err
+		}
+	}
 	for left := size; left > 0; {
 		if err := l.ctx.Err(); err != nil {
 			return err
