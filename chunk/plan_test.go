@@ -375,6 +375,33 @@ func TestRecordsReadBack(t *testing.T) {
 	}
 }
 
+// TestSameLayers: a layer is the same if all of its components are, and their digests are known.
+func TestSameLayers(t *testing.T) {
+	p := mustPlan(t, random(rand.New(rand.NewPCG(6, 7)), 50), PlanOptions{MaxLayers: 10})
+	var now []Component
+	for _, l := range p.Layers {
+		now = append(now, l.Components...)
+	}
+	changed, gone, unknown := p.Layers[1].Components[0].Name, p.Layers[3].Components[0].Name, p.Layers[4].Components[0].Name
+	for i := range now {
+		if now[i].Name == changed {
+			now[i].Digest = "another"
+		}
+	}
+	now = slices.DeleteFunc(now, func(c Component) bool { return c.Name == gone })
+	before := p.Record()
+	for i, c := range before.Layers[4].Components {
+		if c.Name == unknown {
+			before.Layers[4].Components[i].Digest = ""
+		}
+	}
+	for n, same := range before.Same(now) {
+		if want := n != 1 && n != 3 && n != 4; same != want {
+			t.Errorf("layer %d: %t, want %t", n, same, want)
+		}
+	}
+}
+
 func annotated(key string, values ...string) (ds []ocispec.Descriptor) {
 	for _, v := range values {
 		ds = append(ds, ocispec.Descriptor{Annotations: map[string]string{key: v}})

@@ -77,6 +77,19 @@ func (p *Plan) Record() *Previous {
 
 func shortDigest(d string) string { return d[:min(len(d), digestLength)] }
 
+// Same tells of each layer whether its components are the same now. So everything that it has is as it was, times included.
+func (r *Previous) Same(components []Component) []bool {
+	digests := map[string]string{}
+	for _, c := range components {
+		digests[c.Name] = shortDigest(c.Digest)
+	}
+	same := make([]bool, len(r.Layers))
+	for n, l := range r.Layers {
+		same[n] = !slices.ContainsFunc(l.Components, func(c Recorded) bool { return c.Digest == "" || digests[c.Name] != c.Digest })
+	}
+	return same
+}
+
 // Label is the text of PlanLabel.
 func (r *Previous) Label() (string, error) {
 	out := record{Version: recordVersion, Now: r.Now.Unix(), Layers: []recordLayer{}}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -59,6 +60,8 @@ type ImportOptions struct {
 	KeepBlobs bool
 	// Verify has everything read that the store has of the image already.
 	Verify bool
+	// Only tells which layers ReadTree reads; nil: all.
+	Only func(oci.DiffID) bool
 	// Accept decides whether the image may come in; nil: any may.
 	Accept Accept
 }
@@ -232,7 +235,7 @@ func (im *importer) digestImage(t *tree.Tree) error {
 	return nil
 }
 
-// ReadTree gives the flattened tree of a source's image and stores nothing.
+// ReadTree gives the flattened tree of a source's image, or of some of its layers, and stores nothing.
 func ReadTree(ctx context.Context, src oci.Source, a fsverity.Algorithm, o ImportOptions) (*tree.Tree, error) {
 	return newImporter(a, src, o).tree(ctx)
 }
@@ -252,6 +255,11 @@ func (im *importer) tree(ctx context.Context) (*tree.Tree, error) {
 	var err error
 	if im.img, err = im.src.Image(ctx); err != nil {
 		return nil, err
+	}
+	if im.Only != nil {
+		some := *im.img
+		some.Layers = slices.DeleteFunc(slices.Clone(some.Layers), func(l oci.Layer) bool { return !im.Only(l.DiffID) })
+		im.img = &some
 	}
 	if err := im.fetchLayers(ctx); err != nil {
 		return nil, err

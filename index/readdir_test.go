@@ -13,6 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/flatroot/flatroot/fsverity"
+	"github.com/flatroot/flatroot/oci"
+	"github.com/flatroot/flatroot/oci/layout"
+	"github.com/flatroot/flatroot/oci/ocitest"
 	"github.com/flatroot/flatroot/tree"
 	"github.com/flatroot/flatroot/tree/dump"
 )
@@ -101,6 +104,31 @@ func TestReadDirChanged(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestReadTreeOnly: of the layers that are not asked for nothing is read.
+func TestReadTreeOnly(t *testing.T) {
+	dir := t.TempDir()
+	img := ocitest.Image{Layers: [][]byte{ocitest.Tar(ocitest.File{Name: "a", Data: "a"}), ocitest.Tar(ocitest.File{Name: "b", Data: "b"})}}
+	_, err := img.WriteLayout(dir, "v1")
+	check(t, err)
+	ref, err := oci.ParseReference("oci:" + dir + ":v1")
+	check(t, err)
+	src, err := layout.Open(ref, layout.Options{})
+	check(t, err)
+	defer src.Close()
+	parsed, err := src.Image(context.Background())
+	check(t, err)
+	hidden := filepath.Join(dir, "blobs", "sha256", parsed.Layers[0].Descriptor.Digest.Encoded())
+	check(t, os.Remove(hidden))
+	only := func(d oci.DiffID) bool { return d == parsed.Layers[1].DiffID }
+	tr, err := ReadTree(context.Background(), src, fsverity.SHA256, ImportOptions{Rules: Faithful1, Only: only})
+	check(t, err)
+	_, a := tr.Lookup(tree.Root, []byte("a"))
+	_, b := tr.Lookup(tree.Root, []byte("b"))
+	if a || !b {
+		t.Errorf("a is there: %t, b: %t", a, b)
+	}
 }
 
 // TestReadDirErrors: errors name the file, limits hold.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/urfave/cli/v2"
 
 	"github.com/flatroot/flatroot/chunk"
@@ -22,7 +19,6 @@ import (
 	"github.com/flatroot/flatroot/index"
 	"github.com/flatroot/flatroot/oci"
 	"github.com/flatroot/flatroot/oci/files"
-	"github.com/flatroot/flatroot/oci/layout"
 	"github.com/flatroot/flatroot/tree"
 )
 
@@ -261,10 +257,11 @@ func runChunk(ctx context.Context, c console, o chunkOptions, stdout io.Writer) 
 	}
 	defer src.Close()
 	j := &chunkJob{console: c, o: o, src: src}
+	defer func() { j.before.close() }()
 	if err := j.plan(ctx); err != nil {
 		return err
 	}
-	e := j.planned.Explain(j.previous)
+	e := j.planned.Explain(j.before.planOrNil())
 	if err := writePage(o.html, src.name, e); err != nil {
 		return err
 	}
@@ -331,14 +328,12 @@ func ofTempDir(err error) error {
 // chunkJob is one image that is cut anew.
 type chunkJob struct {
 	console
-	o        chunkOptions
-	src      *chunkSource
-	previous *chunk.Previous                   // nil: there is none
-	before   map[digest.Digest][]oci.Reference // where that image's blobs are
-	blobs    map[oci.DiffID]ocispec.Descriptor // of its layers
-	base     *chunkBase                        // nil: no layers are kept
-	claims   *chunk.Claims
-	planned  *chunk.Plan
+	o       chunkOptions
+	src     *chunkSource
+	before  *chunkBefore // nil: there is none
+	base    *chunkBase   // nil: no layers are kept
+	claims  *chunk.Claims
+	planned *chunk.Plan
 }
 
 // plan finds out what the layers are to be.
@@ -347,8 +342,7 @@ func (j *chunkJob) plan(ctx context.Context) error {
 	if err != nil {
 		return passOver(fmt.Errorf("%s: %w", j.src.name, err))
 	}
-	tree, err := j.readPrevious(ctx)
-	if err != nil {
+	if err := j.findBefore(ctx); err != nil {
 		return err
 	}
 	if err := j.hash(ctx); err != nil {
@@ -357,8 +351,7 @@ func (j *chunkJob) plan(ctx context.Context) error {
 	if err := j.readBase(ctx); err != nil {
 		return err
 	}
-	mtimes := chunk.MtimeOptions{Policy: j.o.mtime, Epoch: j.o.epoch, Previous: tree, Base: j.base.treeOrNil()}
-	if err := chunk.NormaliseMtimes(j.src.tree, mtimes); err != nil {
+	if err := j.setMtimes(ctx); err != nil {
 		return err
 	}
 	if err := j.compareBase(); err != nil {
@@ -373,6 +366,9 @@ func (j *chunkJob) plan(ctx context.Context) error {
 	for _, r := range j.claims.Unused {
 		j.talk("%s: line %d: warning: this rule of component %s has nothing: no file matches, or earlier rules have all that do", j.o.mappingFile, r.Line, r.Component)
 	}
+	if err := j.steadyMtimes(ctx); err != nil {
+		return err
+	}
 	layers := j.o.layers - j.base.numLayers()
 	switch {
 	case j.base != nil && len(j.claims.Components) == 0: // the base has all, but for what has gone
@@ -381,19 +377,58 @@ func (j *chunkJob) plan(ctx context.Context) error {
 	case layers < chunk.MinLayers:
 		return fmt.Errorf("the base has %d layers, which leaves %d of %d: allow more with --max-layers", j.base.numLayers(), layers, j.o.layers)
 	}
-	j.planned, err = chunk.NewPlan(j.claims.Components, chunk.PlanOptions{MaxLayers: layers, Now: j.clock(), Step: j.o.every, Previous: j.previous})
+	j.planned, err = chunk.NewPlan(j.claims.Components, chunk.PlanOptions{MaxLayers: layers, Now: j.clock(), Step: j.o.every, Previous: j.before.planOrNil()})
 	return err
 }
 
 // hash reads a directory's contents, if there is a build before to compare them with. If not, they are hashed when the layers
 // are read back: see learn.
 func (j *chunkJob) hash(ctx context.Context) error {
-	if j.src.dir == nil || j.previous == nil {
+	if j.src.dir == nil || j.before == nil {
 		return nil
 	}
 	m := j.startProgress()
 	defer m.stop()
 	return j.src.dir.Hash(ctx, m)
+}
+
+// setMtimes gives the tree the times that it is to have. What is above a base depends on those of the build before, so all of
+// its tree is read then. Without a base that is left to steadyMtimes.
+func (j *chunkJob) setMtimes(ctx context.Context) (err error) {
+	var before *tree.Tree
+	if j.base != nil && j.before != nil && j.o.mtime == chunk.MtimeStable {
+		if before, err = j.readBefore(ctx, nil); err != nil {
+			return err
+		}
+	}
+	return j.normaliseMtimes(before)
+}
+
+func (j *chunkJob) normaliseMtimes(before *tree.Tree) error {
+	return chunk.NormaliseMtimes(j.src.tree, chunk.MtimeOptions{
+		Policy: j.o.mtime, Epoch: j.o.epoch, Previous: before, Base: j.base.treeOrNil(),
+	})
+}
+
+// steadyMtimes gives what has not changed the times of the build before. Layers in which everything is as it is in the tree,
+// times included, are not read for that: often nearly all.
+func (j *chunkJob) steadyMtimes(ctx context.Context) error {
+	if j.base != nil || j.before == nil || j.o.mtime != chunk.MtimeStable {
+		return nil
+	}
+	others := j.before.others(j.claims.Components)
+	if len(others) == 0 {
+		return nil
+	}
+	before, err := j.readBefore(ctx, func(d oci.DiffID) bool { return others[d] })
+	if err != nil {
+		return err
+	}
+	if err := j.normaliseMtimes(before); err != nil {
+		return err
+	}
+	j.claims.Measure(j.src.tree)
+	return nil
 }
 
 // clock is the time that changes are counted back from. It must not be the time of the build, or the same tree would make
@@ -410,142 +445,4 @@ func (j *chunkJob) clock() time.Time {
 		}
 	}
 	return newest.UTC()
-}
-
-// noPrevious is what --previous takes instead of an image.
-const noPrevious = "none"
-
-// readPrevious reads the plan of the build before, and its tree if times are taken from there.
-func (j *chunkJob) readPrevious(ctx context.Context) (*tree.Tree, error) {
-	ref := j.o.previous
-	if ref == noPrevious || ref == "" && j.o.dest == "" {
-		return nil, nil
-	}
-	f, err := j.openPrevious(ref)
-	if err != nil {
-		return nil, noBefore(err)
-	}
-	if f == nil {
-		j.noteFirst()
-		return nil, nil
-	}
-	defer f.Close()
-	src, err := f.layered()
-	if err != nil {
-		return nil, noBefore(err)
-	}
-	img, err := f.documents(ctx)
-	if err != nil {
-		if ref == "" && isAbsent(err) {
-			j.noteFirst()
-			return nil, nil
-		}
-		return nil, noBefore(err)
-	}
-	j.previous, err = previousPlan(img, j.platform())
-	if err != nil {
-		j.talk("%s: not taken for the build before: %v", src, err)
-		return nil, nil
-	}
-	j.before = f.places(src, img)
-	j.blobs = map[oci.DiffID]ocispec.Descriptor{}
-	for _, l := range img.Layers {
-		j.blobs[l.DiffID] = l.Descriptor
-	}
-	if j.o.mtime != chunk.MtimeStable {
-		return nil, nil
-	}
-	t, err := j.previousTree(ctx, src, img)
-	return t, noBefore(err)
-}
-
-// noteFirst says that there is no build before: under another tag than the last time that may not be meant.
-func (j *chunkJob) noteFirst() {
-	if j.progress != progressNone {
-		j.talk("there is no image at %s yet: layers are planned from nothing, unless --previous names the build before", j.o.ref)
-	}
-}
-
-// noBefore says of an error that the build before can't be read, and how to do without.
-func noBefore(err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("read the build before (--previous=none does without): %w", err)
-}
-
-// platform is that of the new image.
-func (j *chunkJob) platform() oci.Platform {
-	if j.src.image != nil {
-		return j.src.image.Platform
-	}
-	return cmp.Or(j.o.platform, oci.DefaultPlatform())
-}
-
-// openPrevious opens the build before; nil: there is none at DEST.
-func (j *chunkJob) openPrevious(ref string) (*found, error) {
-	if ref != "" {
-		return j.find(ref, treeOptions{reading: j.o.reading})
-	}
-	source, _, err := j.openSource(j.o.dest, j.o.platform)
-	if isAbsent(err) {
-		return nil, nil
-	}
-	return &found{arg: j.o.dest, source: source}, err
-}
-
-// places are where the blobs of an image are: a registry takes those that stay as they are over from there if DEST has them not.
-func (f *found) places(src oci.Source, img *oci.Image) map[digest.Digest][]oci.Reference {
-	places := map[digest.Digest][]oci.Reference{}
-	if f.source == nil {
-		for n := range f.info.Layers {
-			b := index.StoredBlob(f.store, f.info, n)
-			places[b.Layer.Descriptor.Digest] = b.From
-		}
-		return places
-	}
-	ref, err := oci.ParseReference(src.String())
-	if err != nil {
-		return nil // it can't be asked for anything, then
-	}
-	for _, l := range img.Layers {
-		places[l.Descriptor.Digest] = []oci.Reference{ref}
-	}
-	return places
-}
-
-// isAbsent tells of an error that there is no image at the place that it is about.
-func isAbsent(err error) bool {
-	return errors.Is(err, oci.ErrNoImage) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, layout.ErrNoLayout)
-}
-
-// previousPlan is the plan of an image, unless that is for another platform than the new one: all would be different, and
-// be taken for changed.
-func previousPlan(img *oci.Image, p oci.Platform) (*chunk.Previous, error) {
-	if have := img.Platform; have.OS != "" && p.OS != "" {
-		p.Variant, have.Variant = "", ""
-		if p.Match(have) == 0 {
-			return nil, fmt.Errorf("it is for %s, and the new image for %s", have, p)
-		}
-	}
-	labels, err := labelsOf(img.Config)
-	if err != nil {
-		return nil, err
-	}
-	return chunk.ReadPrevious(labels, descriptorsOf(img))
-}
-
-// previousTree is the tree of the build before, from the store if that has its layers.
-func (j *chunkJob) previousTree(ctx context.Context, src oci.Source, img *oci.Image) (*tree.Tree, error) {
-	if s := j.src.store; s != nil {
-		i, err := index.FindManifest(s, img.Descriptor.Digest, index.Faithful1)
-		if err == nil {
-			return index.StoredTree(ctx, s, i.StoredLayers(), index.Faithful1)
-		}
-	}
-	m := j.startProgress()
-	defer m.stop()
-	options := j.o.reading.options()
-	options.Rules, options.Progress = index.Faithful1, m
-	return index.ReadTree(ctx, src, j.src.tree.Algorithm(), options)
 }

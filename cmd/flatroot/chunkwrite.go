@@ -219,7 +219,7 @@ func (j *chunkJob) findLayer(ctx context.Context, l *chunkLayer, sink oci.Sink, 
 	if err := j.readBack(ctx, l, io.Discard, tell); err != nil {
 		return false, err
 	}
-	desc, ok := j.blobs[l.DiffID]
+	desc, ok := j.before.blob(l.DiffID)
 	if !ok || !index.IsCompressed(desc, j.o.compression) {
 		return false, nil
 	}
@@ -227,7 +227,7 @@ func (j *chunkJob) findLayer(ctx context.Context, l *chunkLayer, sink oci.Sink, 
 	if has, err := sink.HasBlob(ctx, desc); has || err != nil {
 		return has, err
 	}
-	l.mounted, err = index.MountBlob(ctx, sink, index.Blob{Layer: l.Layer, From: j.before[desc.Digest]})
+	l.mounted, err = index.MountBlob(ctx, sink, index.Blob{Layer: l.Layer, From: j.before.places[desc.Digest]})
 	return l.mounted, err
 }
 
@@ -454,7 +454,7 @@ func (p *publication) blobs(img *oci.Image, layers []*chunkLayer) []index.Blob {
 			*b = p.src.blob(n)
 			b.Title = fmt.Sprintf("layer %d of the base", n+1)
 		} else {
-			b.Open, b.From = layers[n-base].open, p.before[l.Descriptor.Digest]
+			b.Open, b.From = layers[n-base].open, p.before.placesOf(l.Descriptor.Digest)
 			b.Title = fmt.Sprintf("layer %d of %d", n-base+1, len(layers))
 		}
 		b.Layer = l
