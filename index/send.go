@@ -25,6 +25,8 @@ type Blob struct {
 	From []oci.Reference
 	// Open opens it. Once it has been sent it is closed.
 	Open func(ctx context.Context) (io.ReadSeekCloser, error)
+	// Staged is the blob, if it is on its way into the sink already: then it need not be opened.
+	Staged oci.StagedBlob
 }
 
 // SendOptions are SendBlobs'.
@@ -127,6 +129,13 @@ func (s *sender) bring(ctx context.Context, b Blob) error {
 	if mounted {
 		s.count(func(r *PushReport) { r.Layers.Reused, r.Mounted = r.Layers.Reused+1, r.Mounted+1 })
 		return nil
+	}
+	if b.Staged != nil {
+		err := b.Staged.Publish(ctx)
+		if err == nil {
+			s.count(func(r *PushReport) { r.sent(b.Layer.Descriptor.Size) })
+		}
+		return err
 	}
 	f, err := b.Open(ctx)
 	if err != nil {

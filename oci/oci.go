@@ -219,6 +219,25 @@ type Mounter interface {
 	MountBlob(ctx context.Context, desc ocispec.Descriptor, from Reference) (bool, error)
 }
 
+// StagingSink is a Sink that takes a blob in before its digest is known, so
+// that it need not be written somewhere else first.
+type StagingSink interface {
+	Sink
+	// Stage begins a blob. Nobody sees it before it is published.
+	Stage() (StagedBlob, error)
+}
+
+// StagedBlob is a blob on its way into a StagingSink.
+type StagedBlob interface {
+	io.Writer
+	// Descriptor has digest and size of what was written so far.
+	Descriptor() ocispec.Descriptor
+	// Publish makes the sink have the blob, as PutBlob does.
+	Publish(ctx context.Context) error
+	// Close ends it. If it was not published nothing of it stays.
+	Close() error
+}
+
 // LayerSink is a Sink that keeps layers as files, not as blobs. It is given all
 // of an image's layers, each in turn, then its config by PutBlob, then the
 // manifest, which may list blobs that are nowhere there.

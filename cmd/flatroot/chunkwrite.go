@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -21,7 +20,6 @@ import (
 	"github.com/flatroot/flatroot/fsverity"
 	"github.com/flatroot/flatroot/index"
 	"github.com/flatroot/flatroot/oci"
-	"github.com/flatroot/flatroot/oci/files"
 	"github.com/flatroot/flatroot/tree"
 )
 
@@ -60,7 +58,7 @@ func (r *chunkReport) String() string {
 	return text + fmt.Sprintf("; the next update is expected to fetch %s of %s", size(r.Plan.NextBytes), size(r.Plan.Size))
 }
 
-// chunkLayer is a layer on its way: its blob in a file without a name, and what came of reading it back.
+// chunkLayer is a layer on its way: its blob, and what came of reading it back.
 type chunkLayer struct {
 	chunk.WrittenLayer
 	title   string
@@ -69,8 +67,8 @@ type chunkLayer struct {
 	kept    bool        // the build before has it, as far as the plan knows
 	opened  []tree.Node // the files whose contents were put into it, in this order
 	read    *index.Layer
-	blob    *os.File // nil: DEST has it
-	mounted bool     // from another repository
+	blob    chunkBlob // nil: DEST has it
+	mounted bool      // from another repository
 }
 
 // noting opens contents, and notes whose they are.
@@ -208,7 +206,7 @@ func (j *chunkJob) writeLayer(ctx context.Context, l *chunkLayer, sink oci.Sink,
 			return err
 		}
 	}
-	return j.compressLayer(ctx, l, m)
+	return j.compressLayer(ctx, l, sink, m)
 }
 
 // findLayer makes a layer's tar, and takes the blob that the image before has of the same tar if DEST has that. So nothing is
@@ -231,16 +229,15 @@ func (j *chunkJob) findLayer(ctx context.Context, l *chunkLayer, sink oci.Sink, 
 	return l.mounted, err
 }
 
-func (j *chunkJob) compressLayer(ctx context.Context, l *chunkLayer, m meter) (err error) {
+func (j *chunkJob) compressLayer(ctx context.Context, l *chunkLayer, sink oci.Sink, m meter) (err error) {
 	tell := l.begin(m, index.Compressing)
 	defer tell(0)
-	if l.blob, err = files.NewUnnamed(files.TempDir()); err != nil {
-		return fmt.Errorf("make a file for a layer: %w", err)
+	if l.blob, err = newBlob(sink); err != nil {
+		return fmt.Errorf("begin the blob of a layer: %w", err)
 	}
-	hash, count := digest.SHA256.Digester(), &byteCounter{}
 	buffer := bufio.NewWriterSize(l.blob, blobBuffer)
 	annotations := map[string]string{}
-	z, mediaType, err := index.NewCompressor(j.o.compression, io.MultiWriter(buffer, hash.Hash(), count), annotations)
+	z, mediaType, err := index.NewCompressor(j.o.compression, buffer, annotations)
 	if err != nil {
 		return err
 	}
@@ -248,10 +245,11 @@ func (j *chunkJob) compressLayer(ctx context.Context, l *chunkLayer, m meter) (e
 	if err := cmp.Or(err, errors.Join(z.Close(), buffer.Flush())); err != nil {
 		return err
 	}
-	if len(annotations) == 0 {
-		annotations = nil
+	l.Descriptor = l.blob.Descriptor()
+	l.Descriptor.MediaType = mediaType
+	if len(annotations) > 0 {
+		l.Descriptor.Annotations = annotations
 	}
-	l.Descriptor = ocispec.Descriptor{MediaType: mediaType, Digest: hash.Digest(), Size: count.n, Annotations: annotations}
 	return nil
 }
 
@@ -275,13 +273,6 @@ func (j *chunkJob) readBack(ctx context.Context, l *chunkLayer, to io.Writer, te
 	}
 	l.DiffID = l.read.DiffID
 	return nil
-}
-
-type byteCounter struct{ n int64 }
-
-func (c *byteCounter) Write(b []byte) (int, error) {
-	c.n += int64(len(b))
-	return len(b), nil
 }
 
 type toldWriter struct {
@@ -454,23 +445,11 @@ func (p *publication) blobs(img *oci.Image, layers []*chunkLayer) []index.Blob {
 			*b = p.src.blob(n)
 			b.Title = fmt.Sprintf("layer %d of the base", n+1)
 		} else {
-			b.Open, b.From = layers[n-base].open, p.before.placesOf(l.Descriptor.Digest)
+			bringBlob(b, layers[n-base].blob)
+			b.From = p.before.placesOf(l.Descriptor.Digest)
 			b.Title = fmt.Sprintf("layer %d of %d", n-base+1, len(layers))
 		}
 		b.Layer = l
 	}
 	return blobs
 }
-
-// open gives the blob of a layer, which stays open.
-func (l *chunkLayer) open(context.Context) (io.ReadSeekCloser, error) {
-	if l.blob == nil {
-		return nil, errors.New("it was at DEST a moment ago, and is not any more: try again")
-	}
-	_, err := l.blob.Seek(0, io.SeekStart)
-	return openBlob{l.blob}, err
-}
-
-type openBlob struct{ io.ReadSeeker }
-
-func (openBlob) Close() error { return nil }

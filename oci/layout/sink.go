@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/flatroot/flatroot/oci"
@@ -30,7 +31,7 @@ type Sink struct {
 	begun begun
 }
 
-var _ oci.Sink = (*Sink)(nil)
+var _ oci.StagingSink = (*Sink)(nil)
 
 // Create opens a layout for writing, and makes one where there is nothing or
 // an empty directory. The reference's name is that of the image to come; it
@@ -186,6 +187,68 @@ func (s *Sink) putBlob(ctx context.Context, desc ocispec.Descriptor, r io.Reader
 	return nil
 }
 
+// Stage begins a blob. It implements oci.StagingSink.
+func (s *Sink) Stage() (oci.StagedBlob, error) {
+	f, tmp, err := files.NewTmp(s.root)
+	if err != nil {
+		return nil, fmt.Errorf("%s: begin a blob: %w", s.ref, err)
+	}
+	return &stagedBlob{sink: s, file: f, tmp: tmp, hash: digest.SHA256.Digester()}, nil
+}
+
+// stagedBlob is a blob under a temporary name.
+type stagedBlob struct {
+	sink *Sink
+	file *os.File
+	tmp  string // "": it has its own name
+	hash digest.Digester
+	size int64
+}
+
+func (b *stagedBlob) Write(p []byte) (int, error) {
+	n, err := b.file.Write(p)
+	b.hash.Hash().Write(p[:n])
+	b.size += int64(n)
+	return n, err
+}
+
+func (b *stagedBlob) Descriptor() ocispec.Descriptor {
+	return ocispec.Descriptor{Digest: b.hash.Digest(), Size: b.size}
+}
+
+func (b *stagedBlob) Publish(ctx context.Context) error {
+	if err := b.publish(ctx); err != nil {
+		return fmt.Errorf("%s: put blob %s: %w", b.sink.ref, b.hash.Digest(), err)
+	}
+	return nil
+}
+
+func (b *stagedBlob) publish(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	if has, err := b.sink.hasBlob(b.Descriptor()); has || err != nil {
+		return err
+	}
+	name, err := blobPath(b.hash.Digest())
+	if err == nil {
+		err = b.sink.name(b.file, b.tmp, name)
+	}
+	if err == nil {
+		b.tmp = ""
+		b.sink.begun.noteBlob(name)
+	}
+	return err
+}
+
+func (b *stagedBlob) Close() error {
+	var err error
+	if b.tmp != "" {
+		err = b.sink.root.Remove(b.tmp)
+	}
+	return errors.Join(err, b.file.Close())
+}
+
 // writeFile writes a small file.
 func (s *Sink) writeFile(name string, data []byte) error {
 	return s.create(name, func(w io.Writer) error {
@@ -204,18 +267,24 @@ func (s *Sink) create(name string, write func(io.Writer) error) error {
 	}
 	err = write(f)
 	if err == nil {
-		err = f.Chmod(fileMode)
+		err = s.name(f, tmp, name)
 	}
+	if err != nil {
+		err = errors.Join(err, s.root.Remove(tmp))
+	}
+	return errors.Join(err, f.Close())
+}
+
+// name gives a file the name that it is to have, once it is on disk.
+func (s *Sink) name(f *os.File, tmp, name string) error {
+	err := f.Chmod(fileMode)
 	if err == nil {
 		err = f.Sync()
 	}
 	if err == nil {
 		err = s.root.Rename(tmp, name)
 	}
-	if err != nil {
-		err = errors.Join(err, s.root.Remove(tmp))
-	}
-	return errors.Join(err, f.Close())
+	return err
 }
 
 // syncDir makes the names in a directory durable.

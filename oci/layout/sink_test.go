@@ -320,3 +320,57 @@ func TestLockHeedsContext(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestStage: a staged blob is there once it is published, and nothing of it is if it is not.
+func TestStage(t *testing.T) {
+	ctx, dir := context.Background(), filepath.Join(t.TempDir(), "layout")
+	s := create(t, dir, "")
+	stage := func(text string) oci.StagedBlob {
+		t.Helper()
+		b, err := s.Stage()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range strings.SplitAfter(text, " ") {
+			if n, err := io.WriteString(b, part); n != len(part) || err != nil {
+				t.Fatal(n, err)
+			}
+		}
+		if want := oci.Describe("", []byte(text)); b.Descriptor().Digest != want.Digest || b.Descriptor().Size != want.Size {
+			t.Errorf("descriptor %v, want %v", b.Descriptor(), want)
+		}
+		return b
+	}
+	first, again, dropped := stage("some blob"), stage("some blob"), stage("another one")
+	if has, err := s.HasBlob(ctx, first.Descriptor()); has || err != nil {
+		t.Errorf("before it is published: %t, %v", has, err)
+	}
+	for _, b := range []oci.StagedBlob{first, again} {
+		if err := b.Publish(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ended, end := context.WithCancel(ctx)
+	end()
+	if err := dropped.Publish(ended); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "put blob sha256:") {
+		t.Error(err)
+	}
+	for _, b := range []oci.StagedBlob{first, again, dropped} {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	path := filepath.Join(dir, "blobs", "sha256", first.Descriptor().Digest.Encoded())
+	if got, err := os.ReadFile(path); string(got) != "some blob" {
+		t.Error(string(got), err)
+	}
+	if fi, err := os.Stat(path); err != nil || fi.Mode() != 0o644 {
+		t.Error(fi, err)
+	}
+	for _, list := range []string{".flatroot-*", "blobs/sha256/*"} {
+		names, err := filepath.Glob(filepath.Join(dir, list))
+		if want := map[string]int{".flatroot-*": 0, "blobs/sha256/*": 1}[list]; len(names) != want || err != nil {
+			t.Errorf("%s: %v, %v", list, names, err)
+		}
+	}
+}
