@@ -237,7 +237,8 @@ func TestClaimBadSource(t *testing.T) {
 			{Kind: "rpm", Packages: []pkgdb.Package{{Name: "p", Source: source}}},
 		}})
 		var wrong *pkgdb.Error
-		if !errors.As(err, &wrong) || wrong.Kind != "rpm" || !strings.Contains(err.Error(), `package "p": its source: a component's name has`) {
+		if !errors.As(err, &wrong) || wrong.Kind != "rpm" ||
+			!strings.Contains(err.Error(), `package "p": its source: a component's name has`) {
 			t.Error(err)
 		}
 	}

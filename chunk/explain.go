@@ -10,7 +10,8 @@ import (
 type Explanation struct {
 	Layers []ExplainedLayer `json:"layers"`
 	Size   int64            `json:"size"` // bytes, not compressed
-	// NextBytes and NextLayers are what the next update is expected to fetch: bytes of layers without compression, and thousandths of layers.
+	// NextBytes and NextLayers are what the next update is expected to fetch: bytes of layers, not compressed, and thousandths of
+	// layers.
 	NextBytes  int64 `json:"next_bytes"`
 	NextLayers int64 `json:"next_layers_per_mille"`
 	// Update is what an update from the plan before fetches; nil: there is none.

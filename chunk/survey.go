@@ -14,7 +14,8 @@ import (
 // Survey is what is known of the layers of an image that was not cut by this program: what its manifest and its history say,
 // and what other tools have recorded. How large a layer or a component is without compression is not known.
 type Survey struct {
-	Tool   string          `json:"tool,omitempty"`  // that has said what is in the layers: chunkah, rpm-ostree or rechunk; empty: none has
+	// Tool is the one that has said what is in the layers: chunkah, rpm-ostree or rechunk; empty: none has.
+	Tool   string          `json:"tool,omitempty"`
 	Size   int64           `json:"compressed_size"` // bytes of all blobs
 	Layers []SurveyedLayer `json:"layers"`          // lowest first
 	// Groups are components that rechunk has put together, each group in a layer of which it doesn't say which it is.

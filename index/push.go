@@ -80,7 +80,9 @@ func push(ctx context.Context, s *store.Store, i *Info, to oci.Sink, o PushOptio
 	if o.Progress == nil {
 		o.Progress = silent{}
 	}
-	p := &pusher{PushOptions: o, sender: sender{to: to, progress: o.Progress}, s: s, docker: i.MediaType == oci.MediaTypeDockerManifest}
+	p := &pusher{
+		PushOptions: o, sender: sender{to: to, progress: o.Progress}, s: s, docker: i.MediaType == oci.MediaTypeDockerManifest,
+	}
 	if err := p.compression(i); err != nil {
 		return nil, err
 	}
@@ -231,7 +233,8 @@ func (p *pusher) asItWas(ctx context.Context, l LayerInfo) (bool, error) {
 	b.Open = func(ctx context.Context) (io.ReadSeekCloser, error) {
 		f, err := open(ctx)
 		if err != nil && !errors.Is(err, ErrNotKept) {
-			err = fmt.Errorf("the blob that was kept can't be read (flatroot pull and flatroot fsck --repair fetch it anew, --compress=gzip does without): %w", err)
+			err = fmt.Errorf("the blob that was kept can't be read (flatroot pull and flatroot fsck --repair fetch it anew, "+
+				"--compress=gzip does without): %w", err)
 		}
 		return f, err
 	}

@@ -24,10 +24,13 @@ func TestSendBlobs(t *testing.T) {
 	for _, name := range []string{"there", "elsewhere", "new", "new"} {
 		d := oci.Describe(ocispec.MediaTypeImageLayer, []byte(name))
 		h.has[d.Digest], h.mounts[d.Digest] = name == "there", name == "elsewhere"
-		blobs = append(blobs, Blob{Layer: oci.Layer{Descriptor: d}, Title: name, From: []oci.Reference{from}, Open: func(context.Context) (io.ReadSeekCloser, error) {
-			opened = append(opened, name)
-			return noticed{strings.NewReader(name), func() { closed = append(closed, name) }}, nil
-		}})
+		blobs = append(blobs, Blob{
+			Layer: oci.Layer{Descriptor: d}, Title: name, From: []oci.Reference{from},
+			Open: func(context.Context) (io.ReadSeekCloser, error) {
+				opened = append(opened, name)
+				return noticed{strings.NewReader(name), func() { closed = append(closed, name) }}, nil
+			},
+		})
 	}
 	r, err := SendBlobs(context.Background(), h, blobs, SendOptions{Jobs: 1})
 	must(t, err)

@@ -98,7 +98,8 @@ type chunkOptions struct {
 func chunkOptionsOf(v *invocation) (o chunkOptions, err error) {
 	o = chunkOptions{
 		source: v.Args().Get(0), dest: v.Args().Get(1), previous: v.String("previous"), keepBase: v.String("keep-base"),
-		mappingFile: v.String("mapping"), split: v.Bool("split"), compression: v.String("compress"), dryRun: v.Bool("dry-run"), html: v.String("html"), jobs: v.Int("jobs"), oneFileSystem: v.Bool("one-file-system"),
+		mappingFile: v.String("mapping"), split: v.Bool("split"), compression: v.String("compress"), dryRun: v.Bool("dry-run"),
+		html: v.String("html"), jobs: v.Int("jobs"), oneFileSystem: v.Bool("one-file-system"),
 	}
 	o.reading.limits = v.limits()
 	if o.platform, err = v.platform(); err != nil {
@@ -179,7 +180,8 @@ func kindsOf(v *invocation) (kinds []string, err error) {
 	for _, list := range v.StringSlice(withoutPackages) {
 		for kind := range strings.SplitSeq(list, ",") {
 			if !slices.Contains(pkgdb.Kinds(), kind) {
-				return nil, v.usagef("--%s=%s: want one of %s, or some with commas between them", withoutPackages, list, strings.Join(pkgdb.Kinds(), ", "))
+				return nil, v.usagef("--%s=%s: want one of %s, or some with commas between them",
+					withoutPackages, list, strings.Join(pkgdb.Kinds(), ", "))
 			}
 			kinds = append(kinds, kind)
 		}
@@ -193,7 +195,9 @@ func passOver(err error) error {
 	if !errors.As(err, &of) {
 		return err
 	}
-	return &hintError{err, fmt.Sprintf("--%s=%s leaves it unread: its packages' files are then put together by where they are", withoutPackages, of.Kind)}
+	return &hintError{
+		err, fmt.Sprintf("--%s=%s leaves it unread: its packages' files are then put together by where they are", withoutPackages, of.Kind),
+	}
 }
 
 // lastSecond is the last of the year 9999, in seconds since 1970: later times can't be written down in JSON.
@@ -321,7 +325,7 @@ func ofTempDir(err error) error {
 	}
 	return &hintError{
 		fmt.Errorf("keep layers until they are sent: %w", err),
-		"layers are in " + of.Path + " until the image is whole; TMPDIR names another place, with room for all of them as they are compressed",
+		"layers are in " + of.Path + " until the image is whole; TMPDIR names another place, with room for all of them, compressed",
 	}
 }
 
@@ -364,7 +368,8 @@ func (j *chunkJob) plan(ctx context.Context) error {
 		return passOver(fmt.Errorf("%s: %w", j.src.name, err))
 	}
 	for _, r := range j.claims.Unused {
-		j.talk("%s: line %d: warning: this rule of component %s has nothing: no file matches, or earlier rules have all that do", j.o.mappingFile, r.Line, r.Component)
+		j.talk("%s: line %d: warning: this rule of component %s has nothing: no file matches, or earlier rules have all that do",
+			j.o.mappingFile, r.Line, r.Component)
 	}
 	if err := j.steadyMtimes(ctx); err != nil {
 		return err

@@ -151,7 +151,10 @@ func TestChunksOfOthers(t *testing.T) {
 	if out := mustRun(t, "chunk", "other", "--dry-run", "--previous", "other"); !strings.Contains(out, "from the build before (chunkah)") {
 		t.Errorf("as the build before:\n%s", out)
 	}
-	for _, want := range []string{`(?m)^1 +[0-9]+ B +history: by hand$`, `(?m)^2 +[0-9]+ B +rpm/a rpm/b rpm/c rpm/d and 1 more$`, `2 layers, [0-9]+ B compressed; cut by chunkah`} {
+	for _, want := range []string{
+		`(?m)^1 +[0-9]+ B +history: by hand$`, `(?m)^2 +[0-9]+ B +rpm/a rpm/b rpm/c rpm/d and 1 more$`,
+		`2 layers, [0-9]+ B compressed; cut by chunkah`,
+	} {
 		if !regexp.MustCompile(want).MatchString(out) {
 			t.Errorf("got\n%s\nwant %s", out, want)
 		}

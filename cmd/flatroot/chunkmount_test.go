@@ -63,7 +63,8 @@ func TestChunkMounts(t *testing.T) {
 	mustRun(t, "init")
 	img := ocitest.Image{Layers: [][]byte{
 		ocitest.Tar(ocitest.File{Name: "usr/"}, ocitest.File{Name: "usr/base", Data: "base"}),
-		ocitest.Tar(ocitest.File{Name: "opt/"}, ocitest.File{Name: "opt/app", Data: "app"}, ocitest.File{Name: "srv/"}, ocitest.File{Name: "srv/data", Data: "data"}),
+		ocitest.Tar(ocitest.File{Name: "opt/"}, ocitest.File{Name: "opt/app", Data: "app"}, ocitest.File{Name: "srv/"},
+			ocitest.File{Name: "srv/data", Data: "data"}),
 	}}
 	if _, err := img.WriteLayout(dir+"/layout", "v1"); err != nil {
 		t.Fatal(err)
@@ -86,16 +87,19 @@ func TestChunkMounts(t *testing.T) {
 		}
 		return report
 	}
-	if got := chunk(t, host+"/build/os:v1", host+"/team/os:v1", "--keep-base", "1").Layers; got != (chunkLayerCounts{Total: 3, Base: 1, Reused: 1, Mounted: 1, Written: 2}) {
+	got := chunk(t, host+"/build/os:v1", host+"/team/os:v1", "--keep-base", "1").Layers
+	if got != (chunkLayerCounts{Total: 3, Base: 1, Reused: 1, Mounted: 1, Written: 2}) {
 		t.Errorf("with the blob: %+v", got)
 	}
 	t.Setenv(storeVariable, dir+"/second")
 	mustRun(t, "init")
 	mustRun(t, "pull", host+"/build/os:v1", "--name", "os")
-	if got := chunk(t, "os", host+"/other/os:v1", "--keep-base", "1").Layers; got != (chunkLayerCounts{Total: 3, Base: 1, Reused: 1, Written: 2}) {
+	got = chunk(t, "os", host+"/other/os:v1", "--keep-base", "1").Layers
+	if got != (chunkLayerCounts{Total: 3, Base: 1, Reused: 1, Written: 2}) {
 		t.Errorf("without the blob: %+v", got) // it was taken over before any layer was written
 	}
-	if got := chunk(t, "os", host+"/next/os:v1", "--keep-base", "1", "--previous", host+"/team/os:v1").Layers; got != (chunkLayerCounts{Total: 3, Base: 1, Reused: 3, Mounted: 2}) {
+	got = chunk(t, "os", host+"/next/os:v1", "--keep-base", "1", "--previous", host+"/team/os:v1").Layers
+	if got != (chunkLayerCounts{Total: 3, Base: 1, Reused: 3, Mounted: 2}) {
 		t.Errorf("beside the build before: %+v", got)
 	}
 	mustRun(t, "pull", host+"/team/os:v1", "--name", "before")

@@ -94,7 +94,8 @@ func (c *console) survey(stdout io.Writer, arg string, img *oci.Image, html stri
 	if err := printGroups(stdout, s.Groups); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(stdout, "\n%s, %s compressed; %s: what updates fetch is not known\n", counted(len(s.Layers), "layer"), size(s.Size), cutBy(s.Tool))
+	_, err = fmt.Fprintf(stdout, "\n%s, %s compressed; %s: what updates fetch is not known\n",
+		counted(len(s.Layers), "layer"), size(s.Size), cutBy(s.Tool))
 	return err
 }
 

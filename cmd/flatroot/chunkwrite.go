@@ -415,7 +415,8 @@ func (p *publication) publish(ctx context.Context, img *oci.Image, layers []*chu
 		return err
 	}
 	r.Layers = chunkLayerCounts{
-		Total: sent.Layers.Total, Base: len(img.Layers) - len(layers), Reused: sent.Layers.Reused, Mounted: sent.Mounted, Written: sent.Layers.Fetched,
+		Total: sent.Layers.Total, Base: len(img.Layers) - len(layers),
+		Reused: sent.Layers.Reused, Mounted: sent.Mounted, Written: sent.Layers.Fetched,
 	}
 	for _, l := range layers {
 		if l.mounted {

@@ -12,6 +12,9 @@
 //   - What is written appears under its name whole and on disk: blobs, then
 //     index.json, which is exchanged under a lock on the directory. Other
 //     entries, and fields that we don't know, stay as they are.
+//   - A layout that was made for an image which did not come is taken away
+//     again, unless others are at work in it: each holds a shared lock on
+//     blobs/sha256.
 package layout
 
 import (
