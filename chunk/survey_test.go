@@ -44,3 +44,21 @@ func TestNewSurvey(t *testing.T) {
 		t.Error("a history that is none: no error")
 	}
 }
+
+// FuzzSurvey: whatever an image says of its layers, there is one of the survey for each, and what is said can be printed.
+func FuzzSurvey(f *testing.F) {
+	f.Add(`{"history":[{"created_by":"a"},{"comment":"b"},{"empty_layer":true}]}`, "rpm/a b", "a,b")
+	f.Add(`{"config":{"Labels":{"`+rechunkLabel+`":"{\"layers\":[[\"dedi:a\"],[\"b\",\"c\"]]}"}}}`, "", "null")
+	f.Fuzz(func(t *testing.T, config, chunkah, ostree string) {
+		img := &oci.Image{Config: []byte(config), Layers: make([]oci.Layer, 2)}
+		img.Layers[0].Descriptor.Annotations = map[string]string{chunkahAnnotation: chunkah}
+		img.Layers[1].Descriptor.Annotations = map[string]string{ostreeAnnotation: ostree}
+		s, err := NewSurvey(img)
+		if err != nil {
+			return
+		}
+		if _, err := json.Marshal(s); err != nil || len(s.Layers) != 2 {
+			t.Errorf("%d layers, %v", len(s.Layers), err)
+		}
+	})
+}
