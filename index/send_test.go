@@ -42,9 +42,41 @@ func TestSendBlobs(t *testing.T) {
 	}
 	broken := errors.New("broken")
 	blobs[2].Open = func(context.Context) (io.ReadSeekCloser, error) { return nil, broken }
-	if _, err := SendBlobs(context.Background(), h, blobs, SendOptions{}); !errors.Is(err, broken) || !strings.HasPrefix(err.Error(), "send new: ") {
+	_, err = SendBlobs(context.Background(), h, blobs, SendOptions{Jobs: 1})
+	if !errors.Is(err, broken) || !strings.HasPrefix(err.Error(), "send new: ") {
 		t.Error(err)
 	}
+}
+
+// TestSendStaged: a blob that is on its way into the sink is published, and counts as sent.
+func TestSendStaged(t *testing.T) {
+	h := &having{has: map[digest.Digest]bool{}, mounts: map[digest.Digest]bool{}}
+	staged := &staging{}
+	blob := Blob{Layer: oci.Layer{Descriptor: oci.Describe(ocispec.MediaTypeImageLayer, []byte("staged"))}, Title: "it", Staged: staged}
+	r, err := SendBlobs(context.Background(), h, []Blob{blob}, SendOptions{})
+	must(t, err)
+	if r.Layers != (LayerCounts{Total: 1, Fetched: 1}) || r.Bytes != 6 || staged.published != 1 {
+		t.Errorf("%+v, published %d times", r, staged.published)
+	}
+	staged.err = errors.New("broken")
+	if _, err := SendBlobs(context.Background(), h, []Blob{blob}, SendOptions{}); !errors.Is(err, staged.err) {
+		t.Error(err)
+	}
+	h.has[blob.Layer.Descriptor.Digest] = true
+	if r, err = SendBlobs(context.Background(), h, []Blob{blob}, SendOptions{}); err != nil || r.Layers.Reused != 1 || staged.published != 2 {
+		t.Errorf("%+v, %v, published %d times", r, err, staged.published)
+	}
+}
+
+type staging struct {
+	oci.StagedBlob
+	published int
+	err       error
+}
+
+func (s *staging) Publish(context.Context) error {
+	s.published++
+	return s.err
 }
 
 type noticed struct {
