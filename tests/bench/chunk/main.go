@@ -1,9 +1,10 @@
 // Command chunk replays recorded histories of images against ways to cut them into layers: ours, and those of other tools. It
 // prints, as a Markdown table, how many megabytes an update fetches.
 //
-//	go run ./tests/bench/chunk [-run REGEXP] [-json] [TRACE.json.gz]...
+//	go run ./tests/bench/chunk [-run REGEXP] [-json] [-chunkah PROGRAM] [TRACE.json.gz]...
 //
-// The traces in testdata are taken if none is given; tests/bench/chunk/record makes more of them.
+// The traces in testdata are taken if none is given; tests/bench/chunk/record makes more of them. With -chunkah the program
+// itself cuts each release as well, in TMPDIR, which had better be a tmpfs.
 package main
 
 import (
@@ -25,14 +26,15 @@ import (
 func main() {
 	asJSON := flag.Bool("json", false, "all figures, as JSON")
 	pattern := flag.String("run", "", "only rows whose name, such as server weekly churn 64, matches the `regexp`")
+	chunkah := flag.String("chunkah", "", "also run chunkah's `program`, as built by cargo build --release --locked in its source")
 	flag.Parse()
-	if err := run(os.Stdout, *pattern, *asJSON, flag.Args()); err != nil {
+	if err := run(os.Stdout, *pattern, *asJSON, *chunkah, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "chunk:", err)
 		os.Exit(1)
 	}
 }
 
-func run(w io.Writer, pattern string, asJSON bool, traces []string) error {
+func run(w io.Writer, pattern string, asJSON bool, chunkah string, traces []string) error {
 	match, err := regexp.Compile(pattern)
 	if err != nil {
 		return err
@@ -42,7 +44,7 @@ func run(w io.Writer, pattern string, asJSON bool, traces []string) error {
 			traces = append(traces, filepath.Join("tests", "bench", "chunk", "testdata", name+".json.gz"))
 		}
 	}
-	results, err := compare(traces, match)
+	results, err := compare(traces, match, chunkah)
 	if err != nil {
 		return err
 	}
@@ -51,13 +53,13 @@ func run(w io.Writer, pattern string, asJSON bool, traces []string) error {
 		e.SetIndent("", "\t")
 		return e.Encode(results)
 	}
-	table(w, results)
+	table(w, results, chunkah != "")
 	return nil
 }
 
 // compare runs the rows that match, as many at once as there are processors.
-func compare(traces []string, match *regexp.Regexp) ([]replay.Compared, error) {
-	var todo []func() replay.Compared
+func compare(traces []string, match *regexp.Regexp, chunkah string) ([]replay.Compared, error) {
+	var todo []func() (replay.Compared, error)
 	for _, file := range traces {
 		t, err := replay.ReadTrace(file)
 		if err != nil {
@@ -65,7 +67,13 @@ func compare(traces []string, match *regexp.Regexp) ([]replay.Compared, error) {
 		}
 		for _, r := range replay.Rows(strings.TrimSuffix(filepath.Base(file), ".json.gz")) {
 			if match.MatchString(r.String()) {
-				todo = append(todo, func() replay.Compared { return r.Compare(t) })
+				todo = append(todo, func() (c replay.Compared, err error) {
+					c = r.Compare(t)
+					if chunkah != "" {
+						err = c.RunChunkah(r, t, chunkah)
+					}
+					return c, err
+				})
 			}
 		}
 	}
@@ -73,20 +81,23 @@ func compare(traces []string, match *regexp.Regexp) ([]replay.Compared, error) {
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for i, do := range todo {
-		g.Go(func() error {
-			results[i] = do()
-			return nil
+		g.Go(func() (err error) {
+			results[i], err = do()
+			return err
 		})
 	}
 	return results, g.Wait()
 }
 
-func table(w io.Writer, results []replay.Compared) {
+func table(w io.Writer, results []replay.Compared, chunkah bool) {
 	header := []string{"row", "floor", "flatroot", "excess"}
 	for _, p := range replay.Rivals() {
 		header = append(header, p.Name)
 	}
 	header = append(header, "skip 4: floor, flatroot, best rival", "layers: flatroot, best rival", "ms a plan")
+	if chunkah {
+		header = append(header, "chunkah (run)", "of its releases, cut otherwise than by name-hash tiers")
+	}
 	line := func(cells ...string) { fmt.Fprintf(w, "| %s |\n", strings.Join(cells, " | ")) }
 	line(header...)
 	line(strings.Split(strings.Repeat("--- ", len(header)-1)+"---", " ")...)
@@ -95,7 +106,7 @@ func table(w io.Writer, results []replay.Compared) {
 	}
 }
 
-// cells of a row. All but the last are in megabytes.
+// cells of a row, in megabytes but for those that say what else.
 func cells(c replay.Compared) []string {
 	out := []string{c.Row, mega(c.Floor.Mean), mega(c.Ours.Mean), "-"}
 	if excess, ok := c.Excess(); ok {
@@ -105,9 +116,13 @@ func cells(c replay.Compared) []string {
 		out = append(out, mega(c.Rivals[p.Name].Mean))
 	}
 	_, best := c.Best()
-	return append(out,
+	out = append(out,
 		fmt.Sprintf("%s, %s, %s", mega(c.Floor.Skip4), mega(c.Ours.Skip4), mega(best.Skip4)),
 		fmt.Sprintf("%.1f, %.1f", c.Ours.Layers, best.Layers), fmt.Sprintf("%.1f", c.Ours.PlanMS))
+	if p := c.Chunkah; p != nil {
+		out = append(out, mega(p.Mean), fmt.Sprintf("%d of %d", p.Apart, p.Releases))
+	}
+	return out
 }
 
 func mega(bytes float64) string { return fmt.Sprintf("%.1f", bytes/1e6) }

@@ -103,17 +103,24 @@ func Run(t *Trace, c Case, cut Cut) Result {
 func (v *View) layers(groups [][]int) layers {
 	out := layers{}
 	for _, g := range groups {
-		var name []byte
 		var size int64
-		for _, id := range slices.Sorted(slices.Values(g)) {
-			name = binary.AppendUvarint(binary.AppendUvarint(name, uint64(id)), uint64(v.Version[id]))
+		for _, id := range g {
 			size += v.size(id)
 		}
 		if len(g) > 0 {
-			out[string(name)] = size
+			out[v.content(g)] = size
 		}
 	}
 	return out
+}
+
+// content tells layers apart by the versions of components that are in them.
+func (v *View) content(group []int) string {
+	var s []byte
+	for _, id := range slices.Sorted(slices.Values(group)) {
+		s = binary.AppendUvarint(binary.AppendUvarint(s, uint64(id)), uint64(v.Version[id]))
+	}
+	return string(s)
 }
 
 func count(releases []layers) (r Result) {

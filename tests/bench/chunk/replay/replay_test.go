@@ -45,7 +45,7 @@ func TestRows(t *testing.T) {
 	recorded := readFigures(t)
 	var lock sync.Mutex // recorded's
 	if testenv.Update() {
-		t.Cleanup(func() { writeFigures(t, recorded) })
+		t.Cleanup(func() { writeJSON(t, figures, recorded) })
 	}
 	for _, name := range []string{"minimal", "server", "desktop"} {
 		tr := trace(t, name)
@@ -115,24 +115,20 @@ func goal(r Row) float64 {
 
 func readFigures(t *testing.T) map[string]figure {
 	t.Helper()
-	b, err := os.ReadFile(figures)
-	if err != nil {
-		t.Fatal(err)
-	}
 	recorded := map[string]figure{}
-	if err := json.Unmarshal(b, &recorded); err != nil {
+	if err := readJSON(figures, &recorded); err != nil {
 		t.Fatal(err)
 	}
 	return recorded
 }
 
-func writeFigures(t *testing.T, recorded map[string]figure) {
+func writeJSON(t *testing.T, name string, value any) {
 	t.Helper()
-	b, err := json.MarshalIndent(recorded, "", "\t")
+	b, err := json.MarshalIndent(value, "", "\t")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(figures, append(b, '\n'), 0o666); err != nil {
+	if err := os.WriteFile(name, append(b, '\n'), 0o666); err != nil {
 		t.Fatal(err)
 	}
 }

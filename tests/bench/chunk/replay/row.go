@@ -69,6 +69,15 @@ type Compared struct {
 	Ours   Result            `json:"flatroot"`
 	Floor  Result            `json:"floor"`
 	Rivals map[string]Result `json:"rivals"`
+
+	Chunkah *ChunkahResult `json:"chunkah,omitempty"` // if it has been run
+}
+
+// ChunkahResult is that of the program itself.
+type ChunkahResult struct {
+	Result
+	Releases int `json:"releases"` // of all seeds
+	Apart    int `json:"apart"`    // of these, those that the policy name-hash tiers cuts otherwise
 }
 
 // Compare runs all policies.
@@ -78,6 +87,17 @@ func (r Row) Compare(t *Trace) Compared {
 		c.Rivals[p.Name] = r.Run(t, p)
 	}
 	return c
+}
+
+// RunChunkah adds what the program chunkah itself makes of the row.
+func (c *Compared) RunChunkah(r Row, t *Trace, program string) error {
+	p := Chunkah{Program: program}
+	result := r.Run(t, p.Policy())
+	c.Chunkah = &ChunkahResult{result, p.Releases, p.Apart}
+	if p.Err != nil {
+		return fmt.Errorf("chunkah in %s: %w", r, p.Err)
+	}
+	return nil
 }
 
 // Best is the rival that fetches least.
