@@ -84,7 +84,7 @@ func (v *View) hashed(ids []int, n int) [][]int {
 	bins := make([][]int, n)
 	for _, id := range ids {
 		h := fnv.New64a()
-		h.Write([]byte(v.Components[id].Name))
+		h.Write([]byte("rpm/" + v.Components[id].Name + "\xff")) // a hashed string ends so in Rust
 		k := h.Sum64() % uint64(n)
 		bins[k] = append(bins[k], id)
 	}
