@@ -94,7 +94,7 @@ func table(w io.Writer, results []replay.Compared, chunkah bool) {
 	for _, p := range replay.Rivals() {
 		header = append(header, p.Name)
 	}
-	header = append(header, "skip 4: floor, flatroot, best rival", "layers: flatroot, best rival", "ms a plan")
+	header = append(header, "skip 4: floor, flatroot, least of rivals", "layers: flatroot, best rival", "ms a plan")
 	if chunkah {
 		header = append(header, "chunkah (run)", "of its releases, cut otherwise than by name-hash tiers")
 	}
@@ -117,7 +117,7 @@ func cells(c replay.Compared) []string {
 	}
 	_, best := c.Best()
 	out = append(out,
-		fmt.Sprintf("%s, %s, %s", mega(c.Floor.Skip4), mega(c.Ours.Skip4), mega(best.Skip4)),
+		fmt.Sprintf("%s, %s, %s", mega(c.Floor.Skip4), mega(c.Ours.Skip4), mega(c.LeastSkip4())),
 		fmt.Sprintf("%.1f, %.1f", c.Ours.Layers, best.Layers), fmt.Sprintf("%.1f", c.Ours.PlanMS))
 	if p := c.Chunkah; p != nil {
 		out = append(out, mega(p.Mean), fmt.Sprintf("%d of %d", p.Apart, p.Releases))

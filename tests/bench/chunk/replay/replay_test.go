@@ -168,6 +168,14 @@ func TestCount(t *testing.T) {
 	}
 }
 
+// TestLeastSkip4: who fetches least when each release is taken need not do so when each fourth is.
+func TestLeastSkip4(t *testing.T) {
+	c := Compared{Rivals: map[string]Result{"size-top-N": {Mean: 2, Skip4: 3}, "matrix": {Mean: 1, Skip4: 5}}}
+	if name, _ := c.Best(); name != "matrix" || c.LeastSkip4() != 3 {
+		t.Errorf("best is %s, least %v; want matrix and 3", name, c.LeastSkip4())
+	}
+}
+
 // TestPastOnly: policies see no change before it has happened.
 func TestPastOnly(t *testing.T) {
 	end := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)

@@ -2,6 +2,7 @@ package replay
 
 import (
 	"fmt"
+	"math"
 	"reflect"
 )
 
@@ -108,6 +109,15 @@ func (c Compared) Best() (name string, best Result) {
 		}
 	}
 	return name, best
+}
+
+// LeastSkip4 are the bytes of the rival that fetches least in an update to the fourth release after, often not Best.
+func (c Compared) LeastSkip4() float64 {
+	least := math.Inf(1)
+	for _, r := range c.Rivals {
+		least = min(least, r.Skip4)
+	}
+	return least
 }
 
 // Excess is what we fetch beyond the floor, by what the best rival does; ok if it does.
