@@ -108,6 +108,28 @@ func TestWindows(t *testing.T) {
 	}
 }
 
+// TestUnknownChanges: what has never changed is taken to do so at one rate in time, if a release doesn't come more often than
+// histories tell apart.
+func TestUnknownChanges(t *testing.T) {
+	m := newModel()
+	for _, c := range []struct {
+		step, interval time.Duration
+		want           float64
+	}{
+		{24 * time.Hour, 0, 1. / rareInterval},
+		{Step, 0, 1. / rareInterval},
+		{4 * Step, 0, 4. / rareInterval},
+		{Step, 10 * Step, .1},
+		{4 * Step, 40 * Step, .1},
+		{4 * Step, 100 * Step, 4. / rareInterval},
+	} {
+		got := m.probability(m.load(Component{Interval: c.interval}, now, c.step)).float()
+		if !near(got, c.want) {
+			t.Errorf("steps of %v, an interval of %v: %v, want %v", c.step, c.interval, got, c.want)
+		}
+	}
+}
+
 // TestMergingBound: merging never costs less than what groups are left out by.
 func TestMergingBound(t *testing.T) {
 	m := newModel()

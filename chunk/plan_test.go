@@ -280,6 +280,32 @@ func TestCleanLayersStay(t *testing.T) {
 	}
 }
 
+// TestChangedLayersArePackedAnew: what is fetched anyhow is put together better than it was, what is not stays, however badly.
+func TestChangedLayersArePackedAnew(t *testing.T) {
+	const mb = 1 << 20
+	cs := []Component{
+		{Name: "hot", Size: 4 * mb, Digest: "2", Changes: weeksAgo(0, 1, 2, 3)}, {Name: "quiet", Size: 40 * mb, Digest: "1"},
+		{Name: "hot too", Size: 4 * mb, Digest: "2", Changes: weeksAgo(0, 1, 2, 3)}, {Name: "still", Size: 40 * mb, Digest: "1"},
+		{Name: "not now", Size: 4 * mb, Digest: "1", Changes: weeksAgo(1, 2, 3)}, {Name: "never", Size: 40 * mb, Digest: "1"},
+	}
+	together := func(names ...string) (l RecordedLayer) {
+		for _, n := range names {
+			l.Components = append(l.Components, Recorded{Name: n, Digest: "1"})
+		}
+		return l
+	}
+	previous := &Previous{Layers: []RecordedLayer{together("hot", "quiet"), together("hot too", "still"), together("never", "not now")}}
+	p := mustPlan(t, cs, PlanOptions{MaxLayers: 3, Previous: previous})
+	if got, want := layers(p), []string{"hot hot too", "never not now", "quiet still"}; !slices.Equal(got, want) {
+		t.Errorf("layers %q, want %q", got, want)
+	}
+	for _, l := range p.Layers {
+		if clean := layerName(l) == "never not now"; l.Kept != clean {
+			t.Errorf("layer %s: kept is %v", layerName(l), l.Kept)
+		}
+	}
+}
+
 // TestNewComponentsOpenLittle: where all layers are taken, something new costs one of the old ones, the smallest.
 func TestNewComponentsOpenLittle(t *testing.T) {
 	cs := random(rand.New(rand.NewPCG(4, 4)), 60)
