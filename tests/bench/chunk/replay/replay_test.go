@@ -98,7 +98,7 @@ func checkOurs(t *testing.T, r Row, ours float64, f figure) {
 }
 
 // goal is which part of the best rival's excess over the floor ours may be; 0: there is none. With ten times as many
-// components as layers, as the desktop has with 64, half of it is out of reach so far.
+// components as layers, as the desktop has with 64, half of it would take the future (doc/chunking.md).
 func goal(r Row) float64 {
 	switch {
 	case r.Pace.Name != "weekly" || !r.Churn:
