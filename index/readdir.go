@@ -63,7 +63,8 @@ func (t *DirTree) read(ctx context.Context, a fsverity.Algorithm, d DirOptions, 
 
 // writeHeaders writes the directory's tar without the contents of more than InlineMax bytes, and notes whose these are.
 func (t *DirTree) writeHeaders(ctx context.Context, w io.Writer, o DirOptions) error {
-	out := &valve{w: w}
+	buffer := bufio.NewWriterSize(w, inlineMax)
+	out := &valve{w: buffer}
 	d := newDirWriter(ctx, out, o)
 	nothing := make([]byte, chunkBytes)
 	d.omit = func(st *unix.Stat_t) error {
@@ -77,7 +78,7 @@ func (t *DirTree) writeHeaders(ctx context.Context, w io.Writer, o DirOptions) e
 		}
 		return nil
 	}
-	return d.write(t.root)
+	return cmp.Or(d.write(t.root), buffer.Flush())
 }
 
 // valve lets bytes through, or drops them.

@@ -298,25 +298,24 @@ func (j *chunkJob) prove(ctx context.Context, layers []*chunkLayer) (d fsverity.
 	if err != nil {
 		return d, err
 	}
-	got, err := j.flatten(ctx, all, index.Faithful1)
-	if err != nil {
+	var want fsverity.Digest
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		want, err = imageDigest(j.src.tree)
+		return err
+	})
+	g.Go(func() (err error) {
+		_, d, err = j.flatten(ctx, all, index.OCI1)
+		return err
+	})
+	got, faithful, err := j.flatten(ctx, all, index.Faithful1)
+	if err := cmp.Or(g.Wait(), err); err != nil {
 		return d, err
 	}
-	want, err := imageDigest(j.src.tree)
-	if err != nil {
-		return d, err
-	}
-	if d, err = imageDigest(got); err != nil {
-		return d, err
-	}
-	if d != want {
+	if faithful != want {
 		return d, j.unequal(got)
 	}
-	oci1, err := j.flatten(ctx, all, index.OCI1)
-	if err != nil {
-		return d, err
-	}
-	return imageDigest(oci1)
+	return d, nil
 }
 
 // learn gives a directory's tree the digests of contents that were not read before they were put into layers. Which file they
@@ -362,10 +361,15 @@ func (j *chunkJob) allLayers(ctx context.Context, layers []*chunkLayer) (all []*
 	return all, nil
 }
 
-func (j *chunkJob) flatten(ctx context.Context, all []*index.Layer, r index.Rules) (*tree.Tree, error) {
+func (j *chunkJob) flatten(ctx context.Context, all []*index.Layer, r index.Rules) (*tree.Tree, fsverity.Digest, error) {
 	// Each layer has the directories above what is in it: together they may have more entries than an image that comes from
 	// elsewhere, and each more than a layer may that does.
-	return index.Flatten(ctx, all, index.FlattenOptions{Rules: r, Algorithm: j.src.tree.Algorithm(), MaxEntries: math.MaxInt64})
+	t, err := index.Flatten(ctx, all, index.FlattenOptions{Rules: r, Algorithm: j.src.tree.Algorithm(), MaxEntries: math.MaxInt64})
+	if err != nil {
+		return nil, fsverity.Digest{}, err
+	}
+	d, err := imageDigest(t)
+	return t, d, err
 }
 
 func imageDigest(t *tree.Tree) (fsverity.Digest, error) {
