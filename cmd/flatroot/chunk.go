@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,7 +53,7 @@ An image that is elsewhere comes into the store, without a name: flatroot gc tak
 			&cli.StringFlag{Name: "compress", Value: "zstd", Usage: "compress layers by `HOW`: gzip, zstd, zstd:chunked or none"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "only say what the layers would be"},
 			&cli.StringFlag{Name: "html", Usage: "write a page that shows the layers to `FILE`"},
-			&cli.IntFlag{Name: "jobs", Value: 2, Usage: "write and send `N` layers at once"},
+			&cli.IntFlag{Name: "jobs", Value: chunkJobs(), DefaultText: "one for each processor, at most 8", Usage: "write and send `N` layers at once"},
 			oneFileSystemFlag(),
 			&cli.StringFlag{Name: "platform",
 				Usage: "take the image for `OS/ARCH[/VARIANT]`, if there are several; that of a directory or a tar is for it; default: this machine's"},
@@ -160,6 +161,10 @@ func readDest(dest string) (ref oci.Reference, err error) {
 	}
 	return ref, nil
 }
+
+// chunkJobs is how many layers are written at once. A layer is compressed by one processor, and takes some 50 MB of memory
+// meanwhile.
+func chunkJobs() int { return min(runtime.GOMAXPROCS(0), 8) }
 
 func layersOf(v *invocation) (int, error) {
 	most, reserve := v.Int("max-layers"), v.Int("reserve")

@@ -208,17 +208,19 @@ func (s *chunkSource) imported(ctx context.Context, c *console, o chunkOptions, 
 	return s.stored(ctx, i)
 }
 
-// openName opens an image of the store or, if there is none of that name, one of a registry.
+// openName opens an image of the store or, if there is none of that name, one of a registry. A directory's name is hardly meant to
+// be that.
 func (s *chunkSource) openName(ctx context.Context, c *console, arg string, o chunkOptions) (err error) {
 	if s.store, err = c.openStore(); err != nil {
-		return err
+		return orPath(arg, err)
 	}
 	i, err := index.Find(s.store, arg)
 	if err == nil {
 		return s.stored(ctx, i)
 	}
-	if _, noRef := oci.ParseReference(arg); !errors.Is(err, index.ErrNoImage) || noRef != nil {
-		return err
+	_, noRef := oci.ParseReference(arg)
+	if _, noPath := os.Lstat(arg); !errors.Is(err, index.ErrNoImage) || noRef != nil || noPath == nil {
+		return orPath(arg, err)
 	}
 	if err := s.Close(); err != nil {
 		return err

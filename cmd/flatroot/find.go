@@ -78,12 +78,17 @@ func (f *found) openName(c *console, o treeOptions) error {
 		return err
 	}
 	if _, noRef := oci.ParseReference(f.arg); noRef != nil {
-		if _, there := os.Lstat(f.arg); there == nil {
-			err = &hintError{err, "the file here is ./" + f.arg}
-		}
-		return err
+		return orPath(f.arg, err)
 	}
 	f.source, _, err = c.openSource(f.arg, o.platform)
+	return err
+}
+
+// orPath says of an error about a name that there is a file of that name.
+func orPath(name string, err error) error {
+	if _, there := os.Lstat(name); there == nil {
+		return &hintError{err, "the file here is ./" + name}
+	}
 	return err
 }
 
