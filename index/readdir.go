@@ -29,7 +29,7 @@ type DirTree struct {
 	Tree *tree.Tree
 
 	root *os.File
-	seen map[fileState]bool // those files
+	seen map[tree.Node]fileState // those files, as they were found
 }
 
 // ReadDir reads a directory as WriteDirTar does, but no contents.
@@ -38,60 +38,64 @@ func ReadDir(ctx context.Context, a fsverity.Algorithm, dir string, d DirOptions
 	if err != nil {
 		return nil, err
 	}
-	t := &DirTree{root: root, seen: map[fileState]bool{}}
-	if t.Tree, err = t.read(ctx, a, d, o); err != nil {
+	t := &DirTree{root: root}
+	found := map[string]fileState{}
+	if t.Tree, err = t.read(ctx, a, d, o, found); err == nil {
+		err = t.note(found)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("read %s: %w", dir, err), root.Close())
 	}
 	return t, nil
 }
 
-func (t *DirTree) read(ctx context.Context, a fsverity.Algorithm, d DirOptions, o ImportOptions) (*tree.Tree, error) {
+// note notes how the files were found, by their first names in the tar.
+func (t *DirTree) note(found map[string]fileState) error {
+	files, _ := t.unread()
+	t.seen = make(map[tree.Node]fileState, len(files))
+	for _, n := range files {
+		path := t.Tree.Path(n)
+		state, ok := found[path[1:]]
+		if !ok {
+			return fmt.Errorf("%s is in the tree and was not found (this is an error of flatroot's)", path)
+		}
+		t.seen[n] = state
+	}
+	return nil
+}
+
+func (t *DirTree) read(ctx context.Context, a fsverity.Algorithm, d DirOptions, o ImportOptions, found map[string]fileState) (*tree.Tree, error) {
 	r, w := io.Pipe()
 	var g errgroup.Group
 	g.Go(func() error {
-		err := t.writeHeaders(ctx, w, d)
+		err := t.writeHeaders(ctx, w, d, found)
 		w.CloseWithError(err)
 		return err
 	})
 	layer, err := readHeaders(a, r, o.Limits.withDefaults())
 	r.CloseWithError(err)
-	if err := cmp.Or(g.Wait(), err); err != nil { // the first of them knows the path
+	written := g.Wait()
+	if err != nil && errors.Is(written, err) { // the writer has only heard of it, at another file
+		return nil, err
+	}
+	if err := cmp.Or(written, err); err != nil { // the first of them knows the path
 		return nil, err
 	}
 	return Flatten(ctx, []*Layer{layer}, FlattenOptions{Rules: o.Rules, Algorithm: a, MaxEntries: o.Limits.MaxImageEntries})
 }
 
-// writeHeaders writes the directory's tar without the contents of more than InlineMax bytes, and notes whose these are.
-func (t *DirTree) writeHeaders(ctx context.Context, w io.Writer, o DirOptions) error {
+// writeHeaders writes the directory's tar without the contents of more than InlineMax bytes, and tells as what it has found those
+// files, by the names that they have there.
+func (t *DirTree) writeHeaders(ctx context.Context, w io.Writer, o DirOptions, found map[string]fileState) error {
 	buffer := bufio.NewWriterSize(w, inlineMax)
-	out := &valve{w: buffer}
-	d := newDirWriter(ctx, out, o)
-	nothing := make([]byte, chunkBytes)
-	d.omit = func(st *unix.Stat_t) error {
-		t.seen[stateOf(st)] = true
-		out.shut = true // the tar's writer must have as many bytes as the header says
-		defer func() { out.shut = false }()
-		for left := st.Size; left > 0; left -= chunkBytes {
-			if _, err := d.w.Write(nothing[:min(left, chunkBytes)]); err != nil {
-				return err
-			}
-		}
-		return nil
+	d := newDirWriter(ctx, buffer, o)
+	d.omit = func(at string, st *unix.Stat_t) error {
+		found[at] = stateOf(st)
+		d.begin(buffer) // a writer that has written a header would wait for as many bytes as that says
+		_, err := buffer.Write(make([]byte, -st.Size&(tarBlock-1)))
+		return err
 	}
 	return cmp.Or(d.write(t.root), buffer.Flush())
-}
-
-// valve lets bytes through, or drops them.
-type valve struct {
-	w    io.Writer
-	shut bool
-}
-
-func (v *valve) Write(p []byte) (int, error) {
-	if v.shut {
-		return len(p), nil
-	}
-	return v.w.Write(p)
 }
 
 // readHeaders reads what writeHeaders writes.
@@ -128,7 +132,7 @@ func (t *DirTree) Open(n tree.Node) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	f := &dirFile{os.NewFile(uintptr(fd), path), t}
+	f := &dirFile{os.NewFile(uintptr(fd), path), t.seen[n]}
 	if err := f.check(); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -137,8 +141,8 @@ func (t *DirTree) Open(n tree.Node) (io.ReadCloser, error) {
 
 // dirFile is a file that must not change while it is read. It is no os.File, which would be read past Read.
 type dirFile struct {
-	file *os.File
-	t    *DirTree
+	file  *os.File
+	found fileState
 }
 
 func (f *dirFile) check() error {
@@ -146,7 +150,7 @@ func (f *dirFile) check() error {
 	if err := unix.Fstat(int(f.file.Fd()), &st); err != nil {
 		return fmt.Errorf("stat %s: %w", f.file.Name(), err)
 	}
-	if !f.t.seen[stateOf(&st)] {
+	if stateOf(&st) != f.found {
 		return fmt.Errorf("%s: %w", f.file.Name(), errChanged)
 	}
 	return nil

@@ -80,6 +80,9 @@ func TestReadDirChanged(t *testing.T) {
 		"linked dir": func(dir, f string) error {
 			return errors.Join(os.Rename(dir+"/d", dir+"/e"), os.Symlink("e", dir+"/d"))
 		},
+		"exchanged": func(dir, f string) error {
+			return unix.Renameat2(unix.AT_FDCWD, f, unix.AT_FDCWD, dir+"/outside", unix.RENAME_EXCHANGE)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, d, n := in(t)
@@ -143,8 +146,16 @@ func TestReadDirErrors(t *testing.T) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
-	check(t, os.WriteFile(filepath.Join(dir, ".wh.f"), nil, 0o644))
+	// Of a file that is larger than anything can be read the size tells, without delay.
+	check(t, os.Truncate(filepath.Join(dir, "f"), 1<<42))
 	_, err := ReadDir(context.Background(), fsverity.SHA256, dir, DirOptions{}, ImportOptions{})
+	if err == nil || !strings.HasPrefix(err.Error(), "read "+dir+`: tar entry 2, "f", `) ||
+		!strings.HasSuffix(err.Error(), "--max-file-size raises it)") {
+		t.Error(err)
+	}
+	check(t, os.Truncate(filepath.Join(dir, "f"), 1000))
+	check(t, os.WriteFile(filepath.Join(dir, ".wh.f"), nil, 0o644))
+	_, err = ReadDir(context.Background(), fsverity.SHA256, dir, DirOptions{}, ImportOptions{})
 	if want := "read " + dir + ": " + dir + "/.wh.f: a name that begins with .wh."; err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("%v, want %q", err, want)
 	}
