@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -123,11 +124,7 @@ func (t *DirTree) Close() error { return t.root.Close() }
 // If the file is not as it was found, or has changed when its end is read, that is an error.
 func (t *DirTree) Open(n tree.Node) (io.ReadCloser, error) {
 	path := t.Tree.Path(n)
-	// A FIFO that has taken the file's place is not waited for.
-	fd, err := unix.Openat2(int(t.root.Fd()), path[1:], &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
-	})
+	fd, err := openBelow(int(t.root.Fd()), path[1:])
 	path = filepath.Join(t.root.Name(), path)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
@@ -137,6 +134,27 @@ func (t *DirTree) Open(n tree.Node) (io.ReadCloser, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// openBelow opens a file below a directory, and follows no symlink. It does without openat2, which old kernels and sandboxes
+// don't have.
+func openBelow(root int, path string) (fd int, err error) {
+	for dir := root; ; dir = fd {
+		name, rest, isDir := strings.Cut(path, "/")
+		// A FIFO that has taken the file's place is not waited for.
+		flags := unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY
+		if isDir {
+			flags = unix.O_PATH | unix.O_DIRECTORY
+		}
+		fd, err = unix.Openat(dir, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if dir != root {
+			unix.Close(dir)
+		}
+		if err != nil || !isDir {
+			return fd, err
+		}
+		path = rest
+	}
 }
 
 // dirFile is a file that must not change while it is read. It is no os.File, which would be read past Read.
