@@ -36,6 +36,9 @@ func TestReadDir(t *testing.T) {
 	for name, size := range map[string]int{"below": wholeMax - 1, "exactly": wholeMax, "above": wholeMax + 1, "twice": 2*wholeMax + 5} {
 		check(t, os.WriteFile(filepath.Join(dir, name), bytes.Repeat([]byte{1, 2, 3}, size)[:size], 0o644))
 	}
+	// The first name of a file is not the least of its paths.
+	check(t, os.Mkdir(filepath.Join(dir, "n"), 0o755), os.Link(filepath.Join(dir, "above"), filepath.Join(dir, "n", "b")),
+		os.Link(filepath.Join(dir, "above"), filepath.Join(dir, "n.b")), os.Remove(filepath.Join(dir, "above")))
 	for _, rules := range []Rules{OCI1, Faithful1} {
 		d := readDir(t, dir, rules)
 		for n := range tree.Node(d.Tree.Len()) {
