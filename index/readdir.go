@@ -25,7 +25,7 @@ import (
 // DirTree is a directory's tree, of whose files nothing was read that is not inline: for those who are going to read each
 // content once anyhow. Open may be called concurrently.
 type DirTree struct {
-	// Tree is that of the image which Build would make of the directory's tar, but files of more than InlineMax bytes have no
+	// Tree is that which Build would make of the directory's tar by the rules Faithful1, but files of more than InlineMax bytes have no
 	// digests.
 	Tree *tree.Tree
 
@@ -34,14 +34,14 @@ type DirTree struct {
 }
 
 // ReadDir reads a directory as WriteDirTar does, but no contents.
-func ReadDir(ctx context.Context, a fsverity.Algorithm, dir string, d DirOptions, o ImportOptions) (*DirTree, error) {
+func ReadDir(ctx context.Context, a fsverity.Algorithm, dir string, d DirOptions, l Limits) (*DirTree, error) {
 	root, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	t := &DirTree{root: root}
 	found := map[string]fileState{}
-	if t.Tree, err = t.read(ctx, a, d, o, found); err == nil {
+	if t.Tree, err = t.read(ctx, a, d, l, found); err == nil {
 		err = t.note(found)
 	}
 	if err != nil {
@@ -65,7 +65,7 @@ func (t *DirTree) note(found map[string]fileState) error {
 	return nil
 }
 
-func (t *DirTree) read(ctx context.Context, a fsverity.Algorithm, d DirOptions, o ImportOptions, found map[string]fileState) (*tree.Tree, error) {
+func (t *DirTree) read(ctx context.Context, a fsverity.Algorithm, d DirOptions, l Limits, found map[string]fileState) (*tree.Tree, error) {
 	r, w := io.Pipe()
 	var g errgroup.Group
 	g.Go(func() error {
@@ -73,7 +73,7 @@ func (t *DirTree) read(ctx context.Context, a fsverity.Algorithm, d DirOptions, 
 		w.CloseWithError(err)
 		return err
 	})
-	layer, err := readHeaders(a, r, o.Limits.withDefaults())
+	layer, err := readHeaders(a, r, l.withDefaults())
 	r.CloseWithError(err)
 	written := g.Wait()
 	if err != nil && errors.Is(written, err) { // the writer has only heard of it, at another file
@@ -82,7 +82,7 @@ func (t *DirTree) read(ctx context.Context, a fsverity.Algorithm, d DirOptions, 
 	if err := cmp.Or(written, err); err != nil { // the first of them knows the path
 		return nil, err
 	}
-	return Flatten(ctx, []*Layer{layer}, FlattenOptions{Rules: o.Rules, Algorithm: a, MaxEntries: o.Limits.MaxImageEntries})
+	return Flatten(ctx, []*Layer{layer}, FlattenOptions{Rules: Faithful1, Algorithm: a, MaxEntries: l.MaxImageEntries})
 }
 
 // writeHeaders writes the directory's tar without the contents of more than InlineMax bytes, and tells as what it has found those

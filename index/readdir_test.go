@@ -20,9 +20,9 @@ import (
 	"github.com/flatroot/flatroot/tree/dump"
 )
 
-func readDir(t *testing.T, dir string, r Rules) *DirTree {
+func readDir(t *testing.T, dir string) *DirTree {
 	t.Helper()
-	d, err := ReadDir(context.Background(), fsverity.SHA256, dir, DirOptions{}, ImportOptions{Rules: r})
+	d, err := ReadDir(context.Background(), fsverity.SHA256, dir, DirOptions{}, Limits{})
 	check(t, err)
 	t.Cleanup(func() { d.Close() })
 	return d
@@ -39,19 +39,17 @@ func TestReadDir(t *testing.T) {
 	// The first name of a file is not the least of its paths.
 	check(t, os.Mkdir(filepath.Join(dir, "n"), 0o755), os.Link(filepath.Join(dir, "above"), filepath.Join(dir, "n", "b")),
 		os.Link(filepath.Join(dir, "above"), filepath.Join(dir, "n.b")), os.Remove(filepath.Join(dir, "above")))
-	for _, rules := range []Rules{OCI1, Faithful1} {
-		d := readDir(t, dir, rules)
-		for n := range tree.Node(d.Tree.Len()) {
-			if a := d.Tree.Attr(n); a.Size > InlineMax && a.Mode&tree.TypeMask == tree.Regular && !d.Tree.Digest(n).IsZero() {
-				t.Errorf("%s has a digest before anything was read", d.Tree.Path(n))
-			}
+	d := readDir(t, dir)
+	for n := range tree.Node(d.Tree.Len()) {
+		if a := d.Tree.Attr(n); a.Size > InlineMax && a.Mode&tree.TypeMask == tree.Regular && !d.Tree.Digest(n).IsZero() {
+			t.Errorf("%s has a digest before anything was read", d.Tree.Path(n))
 		}
-		check(t, d.Hash(context.Background(), silent{}))
-		var b bytes.Buffer
-		check(t, dump.Write(&b, d.Tree))
-		if got, want := b.String(), dumpOf(t, tarOfDir(dir), rules); got != want {
-			t.Errorf("by %s:\n%s", rules, firstDifference(got, want))
-		}
+	}
+	check(t, d.Hash(context.Background(), silent{}))
+	var b bytes.Buffer
+	check(t, dump.Write(&b, d.Tree))
+	if got, want := b.String(), dumpOf(t, tarOfDir(dir), Faithful1); got != want {
+		t.Error(firstDifference(got, want))
 	}
 }
 
@@ -62,7 +60,7 @@ func TestReadDirChanged(t *testing.T) {
 		dir = t.TempDir()
 		check(t, os.Mkdir(filepath.Join(dir, "d"), 0o755), os.WriteFile(filepath.Join(dir, "d", "f"), []byte(text), 0o644),
 			os.WriteFile(filepath.Join(dir, "outside"), []byte(text), 0o644))
-		d = readDir(t, filepath.Join(dir), Faithful1)
+		d = readDir(t, dir)
 		sub, _ := d.Tree.Lookup(tree.Root, []byte("d"))
 		n, ok := d.Tree.Lookup(sub, []byte("f"))
 		if !ok {
@@ -144,21 +142,21 @@ func TestReadDirErrors(t *testing.T) {
 	for want, l := range map[string]Limits{
 		"--max-file-size raises it": {MaxFileSize: 999}, "--max-entries raises it": {MaxEntries: 1}, "--max-image-metadata raises it": {MaxImageMetadata: 1},
 	} {
-		_, err := ReadDir(context.Background(), fsverity.SHA256, dir, DirOptions{}, ImportOptions{Limits: l})
+		_, err := ReadDir(context.Background(), fsverity.SHA256, dir, DirOptions{}, l)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
 	// Of a file that is larger than anything can be read the size tells, without delay.
 	check(t, os.Truncate(filepath.Join(dir, "f"), 1<<42))
-	_, err := ReadDir(context.Background(), fsverity.SHA256, dir, DirOptions{}, ImportOptions{})
+	_, err := ReadDir(context.Background(), fsverity.SHA256, dir, DirOptions{}, Limits{})
 	if err == nil || !strings.HasPrefix(err.Error(), "read "+dir+`: tar entry 2, "f", `) ||
 		!strings.HasSuffix(err.Error(), "--max-file-size raises it)") {
 		t.Error(err)
 	}
 	check(t, os.Truncate(filepath.Join(dir, "f"), 1000))
 	check(t, os.WriteFile(filepath.Join(dir, ".wh.f"), nil, 0o644))
-	_, err = ReadDir(context.Background(), fsverity.SHA256, dir, DirOptions{}, ImportOptions{})
+	_, err = ReadDir(context.Background(), fsverity.SHA256, dir, DirOptions{}, Limits{})
 	if want := "read " + dir + ": " + dir + "/.wh.f: a name that begins with .wh."; err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("%v, want %q", err, want)
 	}

@@ -130,7 +130,7 @@ func (e *edits) withAll(j *chunkJob) *tree.Tree {
 	e.t.Helper()
 	before, err := j.readBefore(context.Background(), nil)
 	e.must(err)
-	d, err := index.ReadDir(context.Background(), fsverity.SHA256, j.o.source, index.DirOptions{}, index.ImportOptions{Rules: index.Faithful1})
+	d, err := index.ReadDir(context.Background(), fsverity.SHA256, j.o.source, index.DirOptions{}, index.Limits{})
 	e.must(err)
 	defer d.Close()
 	e.must(d.Hash(context.Background(), noMeter{}))
