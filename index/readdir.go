@@ -216,7 +216,7 @@ func (t *DirTree) Hash(ctx context.Context, p Progress) error {
 		g.Go(func() error {
 			buf := make([]byte, wholeMax)
 			for n := range todo {
-				d, err := t.hash(n, buf)
+				d, err := t.hash(ctx, n, buf, tell)
 				if err != nil {
 					return err
 				}
@@ -226,7 +226,6 @@ func (t *DirTree) Hash(ctx context.Context, p Progress) error {
 				if err != nil {
 					return err
 				}
-				tell(int64(t.Tree.Attr(n).Size))
 			}
 			return nil
 		})
@@ -244,13 +243,14 @@ func (t *DirTree) unread() (files []tree.Node, size int64) {
 	return files, size
 }
 
-func (t *DirTree) hash(n tree.Node, buf []byte) (d fsverity.Digest, err error) {
+func (t *DirTree) hash(ctx context.Context, n tree.Node, buf []byte, tell func(int64)) (d fsverity.Digest, err error) {
 	f, err := t.Open(n)
 	if err != nil {
 		return d, err
 	}
 	defer f.Close()
-	got, err := io.ReadFull(f, buf)
+	r := &heedful{ctx, f, tell}
+	got, err := io.ReadFull(r, buf)
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
 		return fsverity.Sum(t.Tree.Algorithm(), buf[:got]), nil
 	}
@@ -259,8 +259,26 @@ func (t *DirTree) hash(n tree.Node, buf []byte) (d fsverity.Digest, err error) {
 	}
 	h := fsverity.NewHasher(t.Tree.Algorithm())
 	h.Write(buf)
-	if _, err := io.CopyBuffer(h, f, buf); err != nil {
+	if _, err := io.CopyBuffer(h, r, buf); err != nil {
 		return d, err
 	}
 	return h.Sum(), nil
+}
+
+// heedful is a file that may be large: how far it was read is told, and who gives up need not wait for its end.
+type heedful struct {
+	ctx  context.Context
+	r    io.Reader
+	tell func(int64)
+}
+
+func (h *heedful) Read(p []byte) (int, error) {
+	if h.ctx.Err() != nil {
+		return 0, context.Cause(h.ctx)
+	}
+	n, err := h.r.Read(p)
+	if n > 0 {
+		h.tell(int64(n))
+	}
+	return n, err
 }

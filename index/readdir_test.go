@@ -111,6 +111,34 @@ func TestReadDirChanged(t *testing.T) {
 	})
 }
 
+// TestHashTells: how much was read is told, also of a part of a file, after which it can be interrupted.
+func TestHashTells(t *testing.T) {
+	dir := t.TempDir()
+	const size = 3*wholeMax + 5
+	check(t, os.WriteFile(filepath.Join(dir, "f"), make([]byte, size), 0o644))
+	d := readDir(t, dir)
+	var told int64
+	p := telling(func(n int64) { told += n })
+	check(t, d.Hash(context.Background(), p))
+	if told != size {
+		t.Errorf("%d bytes of %d were told", told, size)
+	}
+	ctx, end := context.WithCancel(context.Background())
+	told = 0
+	p = func(n int64) { told += n; end() }
+	if err := d.Hash(ctx, p); !errors.Is(err, context.Canceled) || told == 0 || told >= size {
+		t.Errorf("%v after %d bytes of %d", err, told, size)
+	}
+}
+
+// telling is a Progress for one thing at a time.
+type telling func(int64)
+
+func (p telling) Start(Work, oci.Layer) func(int64) { return p }
+
+func (telling) Reused(oci.Layer) {}
+func (telling) Step(string)      {}
+
 // TestReadTreeOnly: of the layers that are not asked for nothing is read.
 func TestReadTreeOnly(t *testing.T) {
 	dir := t.TempDir()
