@@ -25,8 +25,8 @@ import (
 // DirTree is a directory's tree, of whose files nothing was read that is not inline: for those who are going to read each
 // content once anyhow. Open may be called concurrently.
 type DirTree struct {
-	// Tree is that which Build would make of the directory's tar by the rules Faithful1, but files of more than InlineMax bytes have no
-	// digests.
+	// Tree is that which Build would make of the directory's tar by the rules Faithful1, but files of more than InlineMax bytes
+	// have no digests.
 	Tree *tree.Tree
 
 	root *os.File
@@ -65,7 +65,9 @@ func (t *DirTree) note(found map[string]fileState) error {
 	return nil
 }
 
-func (t *DirTree) read(ctx context.Context, a fsverity.Algorithm, d DirOptions, l Limits, found map[string]fileState) (*tree.Tree, error) {
+func (t *DirTree) read(
+	ctx context.Context, a fsverity.Algorithm, d DirOptions, l Limits, found map[string]fileState,
+) (*tree.Tree, error) {
 	r, w := io.Pipe()
 	var g errgroup.Group
 	g.Go(func() error {

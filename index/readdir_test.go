@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -176,7 +177,11 @@ func TestReadDirErrors(t *testing.T) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
-	// Of a file that is larger than anything can be read the size tells, without delay.
+	// Of a file that is larger than anything can be read the size tells, without delay, though it is found out about when the
+	// directory was read further.
+	for n := range 200 {
+		check(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("g%d", n)), nil, 0o644))
+	}
 	check(t, os.Truncate(filepath.Join(dir, "f"), 1<<42))
 	_, err := ReadDir(context.Background(), fsverity.SHA256, dir, DirOptions{}, Limits{})
 	if err == nil || !strings.HasPrefix(err.Error(), "read "+dir+`: tar entry 2, "f", `) ||
