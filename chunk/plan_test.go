@@ -410,8 +410,11 @@ func TestSameLayers(t *testing.T) {
 	}
 	changed, gone, unknown := p.Layers[1].Components[0].Name, p.Layers[3].Components[0].Name, p.Layers[4].Components[0].Name
 	for i := range now {
-		if now[i].Name == changed {
+		switch now[i].Name {
+		case changed:
 			now[i].Digest = "another"
+		case unknown:
+			now[i].Digest = ""
 		}
 	}
 	now = slices.DeleteFunc(now, func(c Component) bool { return c.Name == gone })

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -24,74 +25,80 @@ import (
 // DirTree is a directory's tree, of whose files nothing was read that is not inline: for those who are going to read each
 // content once anyhow. Open may be called concurrently.
 type DirTree struct {
-	// Tree is that of the image which Build would make of the directory's tar, but files of more than InlineMax bytes have no
-	// digests.
+	// Tree is that which Build would make of the directory's tar by the rules Faithful1, but files of more than InlineMax bytes
+	// have no digests.
 	Tree *tree.Tree
 
 	root *os.File
-	seen map[fileState]bool // those files
+	seen map[tree.Node]fileState // those files, as they were found
 }
 
 // ReadDir reads a directory as WriteDirTar does, but no contents.
-func ReadDir(ctx context.Context, a fsverity.Algorithm, dir string, d DirOptions, o ImportOptions) (*DirTree, error) {
+func ReadDir(ctx context.Context, a fsverity.Algorithm, dir string, d DirOptions, l Limits) (*DirTree, error) {
 	root, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	t := &DirTree{root: root, seen: map[fileState]bool{}}
-	if t.Tree, err = t.read(ctx, a, d, o); err != nil {
+	t := &DirTree{root: root}
+	found := map[string]fileState{}
+	if t.Tree, err = t.read(ctx, a, d, l, found); err == nil {
+		err = t.note(found)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("read %s: %w", dir, err), root.Close())
 	}
 	return t, nil
 }
 
-func (t *DirTree) read(ctx context.Context, a fsverity.Algorithm, d DirOptions, o ImportOptions) (*tree.Tree, error) {
+// note notes how the files were found, by their first names in the tar.
+func (t *DirTree) note(found map[string]fileState) error {
+	files, _ := t.unread()
+	t.seen = make(map[tree.Node]fileState, len(files))
+	for _, n := range files {
+		path := t.Tree.Path(n)
+		state, ok := found[path[1:]]
+		if !ok {
+			return fmt.Errorf("%s is in the tree and was not found (this is an error of flatroot's)", path)
+		}
+		t.seen[n] = state
+	}
+	return nil
+}
+
+func (t *DirTree) read(
+	ctx context.Context, a fsverity.Algorithm, d DirOptions, l Limits, found map[string]fileState,
+) (*tree.Tree, error) {
 	r, w := io.Pipe()
 	var g errgroup.Group
 	g.Go(func() error {
-		err := t.writeHeaders(ctx, w, d)
+		err := t.writeHeaders(ctx, w, d, found)
 		w.CloseWithError(err)
 		return err
 	})
-	layer, err := readHeaders(a, r, o.Limits.withDefaults())
+	layer, err := readHeaders(a, r, l.withDefaults())
 	r.CloseWithError(err)
-	if err := cmp.Or(g.Wait(), err); err != nil { // the first of them knows the path
+	written := g.Wait()
+	if err != nil && errors.Is(written, err) { // the writer has only heard of it, at another file
 		return nil, err
 	}
-	return Flatten(ctx, []*Layer{layer}, FlattenOptions{Rules: o.Rules, Algorithm: a, MaxEntries: o.Limits.MaxImageEntries})
+	if err := cmp.Or(written, err); err != nil { // the first of them knows the path
+		return nil, err
+	}
+	return Flatten(ctx, []*Layer{layer}, FlattenOptions{Rules: Faithful1, Algorithm: a, MaxEntries: l.MaxImageEntries})
 }
 
-// writeHeaders writes the directory's tar without the contents of more than InlineMax bytes, and notes whose these are.
-func (t *DirTree) writeHeaders(ctx context.Context, w io.Writer, o DirOptions) error {
+// writeHeaders writes the directory's tar without the contents of more than InlineMax bytes, and tells as what it has found those
+// files, by the names that they have there.
+func (t *DirTree) writeHeaders(ctx context.Context, w io.Writer, o DirOptions, found map[string]fileState) error {
 	buffer := bufio.NewWriterSize(w, inlineMax)
-	out := &valve{w: buffer}
-	d := newDirWriter(ctx, out, o)
-	nothing := make([]byte, chunkBytes)
-	d.omit = func(st *unix.Stat_t) error {
-		t.seen[stateOf(st)] = true
-		out.shut = true // the tar's writer must have as many bytes as the header says
-		defer func() { out.shut = false }()
-		for left := st.Size; left > 0; left -= chunkBytes {
-			if _, err := d.w.Write(nothing[:min(left, chunkBytes)]); err != nil {
-				return err
-			}
-		}
-		return nil
+	d := newDirWriter(ctx, buffer, o)
+	d.omit = func(at string, st *unix.Stat_t) error {
+		found[at] = stateOf(st)
+		d.begin(buffer) // a writer that has written a header would wait for as many bytes as that says
+		_, err := buffer.Write(make([]byte, -st.Size&(tarBlock-1)))
+		return err
 	}
 	return cmp.Or(d.write(t.root), buffer.Flush())
-}
-
-// valve lets bytes through, or drops them.
-type valve struct {
-	w    io.Writer
-	shut bool
-}
-
-func (v *valve) Write(p []byte) (int, error) {
-	if v.shut {
-		return len(p), nil
-	}
-	return v.w.Write(p)
 }
 
 // readHeaders reads what writeHeaders writes.
@@ -119,26 +126,43 @@ func (t *DirTree) Close() error { return t.root.Close() }
 // If the file is not as it was found, or has changed when its end is read, that is an error.
 func (t *DirTree) Open(n tree.Node) (io.ReadCloser, error) {
 	path := t.Tree.Path(n)
-	// A FIFO that has taken the file's place is not waited for.
-	fd, err := unix.Openat2(int(t.root.Fd()), path[1:], &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
-	})
+	fd, err := openBelow(int(t.root.Fd()), path[1:])
 	path = filepath.Join(t.root.Name(), path)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	f := &dirFile{os.NewFile(uintptr(fd), path), t}
+	f := &dirFile{os.NewFile(uintptr(fd), path), t.seen[n]}
 	if err := f.check(); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }
 
+// openBelow opens a file below a directory, and follows no symlink. It does without openat2, which old kernels and sandboxes
+// don't have.
+func openBelow(root int, path string) (fd int, err error) {
+	for dir := root; ; dir = fd {
+		name, rest, isDir := strings.Cut(path, "/")
+		// A FIFO that has taken the file's place is not waited for.
+		flags := unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY
+		if isDir {
+			flags = unix.O_PATH | unix.O_DIRECTORY
+		}
+		fd, err = unix.Openat(dir, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if dir != root {
+			unix.Close(dir)
+		}
+		if err != nil || !isDir {
+			return fd, err
+		}
+		path = rest
+	}
+}
+
 // dirFile is a file that must not change while it is read. It is no os.File, which would be read past Read.
 type dirFile struct {
-	file *os.File
-	t    *DirTree
+	file  *os.File
+	found fileState
 }
 
 func (f *dirFile) check() error {
@@ -146,7 +170,7 @@ func (f *dirFile) check() error {
 	if err := unix.Fstat(int(f.file.Fd()), &st); err != nil {
 		return fmt.Errorf("stat %s: %w", f.file.Name(), err)
 	}
-	if !f.t.seen[stateOf(&st)] {
+	if stateOf(&st) != f.found {
 		return fmt.Errorf("%s: %w", f.file.Name(), errChanged)
 	}
 	return nil
@@ -194,7 +218,7 @@ func (t *DirTree) Hash(ctx context.Context, p Progress) error {
 		g.Go(func() error {
 			buf := make([]byte, wholeMax)
 			for n := range todo {
-				d, err := t.hash(n, buf)
+				d, err := t.hash(ctx, n, buf, tell)
 				if err != nil {
 					return err
 				}
@@ -204,7 +228,6 @@ func (t *DirTree) Hash(ctx context.Context, p Progress) error {
 				if err != nil {
 					return err
 				}
-				tell(int64(t.Tree.Attr(n).Size))
 			}
 			return nil
 		})
@@ -222,13 +245,14 @@ func (t *DirTree) unread() (files []tree.Node, size int64) {
 	return files, size
 }
 
-func (t *DirTree) hash(n tree.Node, buf []byte) (d fsverity.Digest, err error) {
+func (t *DirTree) hash(ctx context.Context, n tree.Node, buf []byte, tell func(int64)) (d fsverity.Digest, err error) {
 	f, err := t.Open(n)
 	if err != nil {
 		return d, err
 	}
 	defer f.Close()
-	got, err := io.ReadFull(f, buf)
+	r := &heedful{ctx, f, tell}
+	got, err := io.ReadFull(r, buf)
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
 		return fsverity.Sum(t.Tree.Algorithm(), buf[:got]), nil
 	}
@@ -237,8 +261,26 @@ func (t *DirTree) hash(n tree.Node, buf []byte) (d fsverity.Digest, err error) {
 	}
 	h := fsverity.NewHasher(t.Tree.Algorithm())
 	h.Write(buf)
-	if _, err := io.CopyBuffer(h, f, buf); err != nil {
+	if _, err := io.CopyBuffer(h, r, buf); err != nil {
 		return d, err
 	}
 	return h.Sum(), nil
+}
+
+// heedful is a file that may be large: how far it was read is told, and who gives up need not wait for its end.
+type heedful struct {
+	ctx  context.Context
+	r    io.Reader
+	tell func(int64)
+}
+
+func (h *heedful) Read(p []byte) (int, error) {
+	if h.ctx.Err() != nil {
+		return 0, context.Cause(h.ctx)
+	}
+	n, err := h.r.Read(p)
+	if n > 0 {
+		h.tell(int64(n))
+	}
+	return n, err
 }

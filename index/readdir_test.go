@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -20,9 +21,9 @@ import (
 	"github.com/flatroot/flatroot/tree/dump"
 )
 
-func readDir(t *testing.T, dir string, r Rules) *DirTree {
+func readDir(t *testing.T, dir string) *DirTree {
 	t.Helper()
-	d, err := ReadDir(context.Background(), fsverity.SHA256, dir, DirOptions{}, ImportOptions{Rules: r})
+	d, err := ReadDir(context.Background(), fsverity.SHA256, dir, DirOptions{}, Limits{})
 	check(t, err)
 	t.Cleanup(func() { d.Close() })
 	return d
@@ -36,19 +37,20 @@ func TestReadDir(t *testing.T) {
 	for name, size := range map[string]int{"below": wholeMax - 1, "exactly": wholeMax, "above": wholeMax + 1, "twice": 2*wholeMax + 5} {
 		check(t, os.WriteFile(filepath.Join(dir, name), bytes.Repeat([]byte{1, 2, 3}, size)[:size], 0o644))
 	}
-	for _, rules := range []Rules{OCI1, Faithful1} {
-		d := readDir(t, dir, rules)
-		for n := range tree.Node(d.Tree.Len()) {
-			if a := d.Tree.Attr(n); a.Size > InlineMax && a.Mode&tree.TypeMask == tree.Regular && !d.Tree.Digest(n).IsZero() {
-				t.Errorf("%s has a digest before anything was read", d.Tree.Path(n))
-			}
+	// The first name of a file is not the least of its paths.
+	check(t, os.Mkdir(filepath.Join(dir, "n"), 0o755), os.Link(filepath.Join(dir, "above"), filepath.Join(dir, "n", "b")),
+		os.Link(filepath.Join(dir, "above"), filepath.Join(dir, "n.b")), os.Remove(filepath.Join(dir, "above")))
+	d := readDir(t, dir)
+	for n := range tree.Node(d.Tree.Len()) {
+		if a := d.Tree.Attr(n); a.Size > InlineMax && a.Mode&tree.TypeMask == tree.Regular && !d.Tree.Digest(n).IsZero() {
+			t.Errorf("%s has a digest before anything was read", d.Tree.Path(n))
 		}
-		check(t, d.Hash(context.Background(), silent{}))
-		var b bytes.Buffer
-		check(t, dump.Write(&b, d.Tree))
-		if got, want := b.String(), dumpOf(t, tarOfDir(dir), rules); got != want {
-			t.Errorf("by %s:\n%s", rules, firstDifference(got, want))
-		}
+	}
+	check(t, d.Hash(context.Background(), silent{}))
+	var b bytes.Buffer
+	check(t, dump.Write(&b, d.Tree))
+	if got, want := b.String(), dumpOf(t, tarOfDir(dir), Faithful1); got != want {
+		t.Error(firstDifference(got, want))
 	}
 }
 
@@ -59,7 +61,7 @@ func TestReadDirChanged(t *testing.T) {
 		dir = t.TempDir()
 		check(t, os.Mkdir(filepath.Join(dir, "d"), 0o755), os.WriteFile(filepath.Join(dir, "d", "f"), []byte(text), 0o644),
 			os.WriteFile(filepath.Join(dir, "outside"), []byte(text), 0o644))
-		d = readDir(t, filepath.Join(dir), Faithful1)
+		d = readDir(t, dir)
 		sub, _ := d.Tree.Lookup(tree.Root, []byte("d"))
 		n, ok := d.Tree.Lookup(sub, []byte("f"))
 		if !ok {
@@ -80,6 +82,9 @@ func TestReadDirChanged(t *testing.T) {
 		"linked dir": func(dir, f string) error {
 			return errors.Join(os.Rename(dir+"/d", dir+"/e"), os.Symlink("e", dir+"/d"))
 		},
+		"exchanged": func(dir, f string) error {
+			return unix.Renameat2(unix.AT_FDCWD, f, unix.AT_FDCWD, dir+"/outside", unix.RENAME_EXCHANGE)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, d, n := in(t)
@@ -88,7 +93,8 @@ func TestReadDirChanged(t *testing.T) {
 				f.Close()
 				t.Error("it was opened")
 			}
-			if err := d.Hash(context.Background(), silent{}); err == nil || !strings.Contains(err.Error(), "d/f") {
+			err := d.Hash(context.Background(), silent{})
+			if err == nil || !strings.Contains(err.Error(), dir+"/d/f: ") && !strings.Contains(err.Error(), dir+"/outside: ") {
 				t.Error(err)
 			}
 		})
@@ -105,6 +111,34 @@ func TestReadDirChanged(t *testing.T) {
 		}
 	})
 }
+
+// TestHashTells: how much was read is told, also of a part of a file, after which it can be interrupted.
+func TestHashTells(t *testing.T) {
+	dir := t.TempDir()
+	const size = 3*wholeMax + 5
+	check(t, os.WriteFile(filepath.Join(dir, "f"), make([]byte, size), 0o644))
+	d := readDir(t, dir)
+	var told int64
+	p := telling(func(n int64) { told += n })
+	check(t, d.Hash(context.Background(), p))
+	if told != size {
+		t.Errorf("%d bytes of %d were told", told, size)
+	}
+	ctx, end := context.WithCancel(context.Background())
+	told = 0
+	p = func(n int64) { told += n; end() }
+	if err := d.Hash(ctx, p); !errors.Is(err, context.Canceled) || told == 0 || told >= size {
+		t.Errorf("%v after %d bytes of %d", err, told, size)
+	}
+}
+
+// telling is a Progress for one thing at a time.
+type telling func(int64)
+
+func (p telling) Start(Work, oci.Layer) func(int64) { return p }
+
+func (telling) Reused(oci.Layer) {}
+func (telling) Step(string)      {}
 
 // TestReadTreeOnly: of the layers that are not asked for nothing is read.
 func TestReadTreeOnly(t *testing.T) {
@@ -138,13 +172,25 @@ func TestReadDirErrors(t *testing.T) {
 	for want, l := range map[string]Limits{
 		"--max-file-size raises it": {MaxFileSize: 999}, "--max-entries raises it": {MaxEntries: 1}, "--max-image-metadata raises it": {MaxImageMetadata: 1},
 	} {
-		_, err := ReadDir(context.Background(), fsverity.SHA256, dir, DirOptions{}, ImportOptions{Limits: l})
+		_, err := ReadDir(context.Background(), fsverity.SHA256, dir, DirOptions{}, l)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
+	// Of a file that is larger than anything can be read the size tells, without delay, though it is found out about when the
+	// directory was read further.
+	for n := range 200 {
+		check(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("g%d", n)), nil, 0o644))
+	}
+	check(t, os.Truncate(filepath.Join(dir, "f"), 1<<42))
+	_, err := ReadDir(context.Background(), fsverity.SHA256, dir, DirOptions{}, Limits{})
+	if err == nil || !strings.HasPrefix(err.Error(), "read "+dir+`: tar entry 2, "f", `) ||
+		!strings.HasSuffix(err.Error(), "--max-file-size raises it)") {
+		t.Error(err)
+	}
+	check(t, os.Truncate(filepath.Join(dir, "f"), 1000))
 	check(t, os.WriteFile(filepath.Join(dir, ".wh.f"), nil, 0o644))
-	_, err := ReadDir(context.Background(), fsverity.SHA256, dir, DirOptions{}, ImportOptions{})
+	_, err = ReadDir(context.Background(), fsverity.SHA256, dir, DirOptions{}, Limits{})
 	if want := "read " + dir + ": " + dir + "/.wh.f: a name that begins with .wh."; err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("%v, want %q", err, want)
 	}

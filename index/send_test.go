@@ -20,12 +20,14 @@ func TestSendBlobs(t *testing.T) {
 	from := oci.Reference{Transport: oci.Docker, Host: "registry.example.com", Repository: "a", Tag: "v1"}
 	var opened, closed []string
 	h := &having{has: map[digest.Digest]bool{}, mounts: map[digest.Digest]bool{}}
+	second := from
+	second.Repository = "b"
 	var blobs []Blob
 	for _, name := range []string{"there", "elsewhere", "new", "new"} {
 		d := oci.Describe(ocispec.MediaTypeImageLayer, []byte(name))
 		h.has[d.Digest], h.mounts[d.Digest] = name == "there", name == "elsewhere"
 		blobs = append(blobs, Blob{
-			Layer: oci.Layer{Descriptor: d}, Title: name, From: []oci.Reference{from},
+			Layer: oci.Layer{Descriptor: d}, Title: name, From: []oci.Reference{from, second},
 			Open: func(context.Context) (io.ReadSeekCloser, error) {
 				opened = append(opened, name)
 				return noticed{strings.NewReader(name), func() { closed = append(closed, name) }}, nil
@@ -39,6 +41,9 @@ func TestSendBlobs(t *testing.T) {
 	}
 	if want := []string{"new", "new"}; !slices.Equal(opened, want) || !slices.Equal(closed, want) {
 		t.Errorf("opened %v, closed %v", opened, closed)
+	}
+	if want := []string{from.String(), from.String(), second.String(), from.String(), second.String()}; !slices.Equal(h.from, want) {
+		t.Errorf("asked to take over from %v", h.from)
 	}
 	broken := errors.New("broken")
 	blobs[2].Open = func(context.Context) (io.ReadSeekCloser, error) { return nil, broken }

@@ -51,12 +51,15 @@ func WriteDirTar(ctx context.Context, w io.Writer, dir string, o DirOptions) err
 
 func newDirWriter(ctx context.Context, w io.Writer, o DirOptions) *dirWriter {
 	d := &dirWriter{DirOptions: o, ctx: ctx, first: map[inodeID]string{}}
-	d.w = tar.NewWriter(io.MultiWriter(w, &d.at))
+	d.begin(w)
 	if d.Note == nil {
 		d.Note = func(string, string) {}
 	}
 	return d
 }
+
+// begin begins a tar, or goes on with one behind what was written.
+func (d *dirWriter) begin(w io.Writer) { d.w = tar.NewWriter(io.MultiWriter(w, &d.at)) }
 
 // write writes an open directory.
 func (d *dirWriter) write(root *os.File) error {
@@ -102,10 +105,11 @@ type dirWriter struct {
 	DirOptions
 	ctx   context.Context
 	w     *tar.Writer
-	at    countWriter              // in the tar
-	first map[inodeID]string       // of files with several names: the one that was written
-	buf   []byte                   // extended attributes
-	omit  func(*unix.Stat_t) error // does what writing the content of more than InlineMax bytes does; nil: it is written
+	at    countWriter        // in the tar
+	first map[inodeID]string // of files with several names: the one that was written
+	buf   []byte             // extended attributes
+	// omit does what writing the content of more than InlineMax bytes does, and the padding; nil: it is written.
+	omit func(at string, st *unix.Stat_t) error
 }
 
 // inodeID is what all names of a file have in common.
@@ -245,7 +249,7 @@ func (d *dirWriter) regular(dir *os.File, name, at string, st *unix.Stat_t) erro
 		if err := d.header(dir, name, at, st, ""); err != nil {
 			return err
 		}
-		return d.omit(st)
+		return d.omit(at, st)
 	}
 	f, err := openSame(dir, name, st, 0)
 	if err != nil {

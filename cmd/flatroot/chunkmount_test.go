@@ -79,8 +79,12 @@ func TestChunkMounts(t *testing.T) {
 	chunk := func(t *testing.T, args ...string) (report chunkReport) {
 		t.Helper()
 		before := r.puts
-		if err := json.Unmarshal([]byte(mustRun(t, append([]string{"chunk", "--json"}, args...)...)), &report); err != nil {
-			t.Fatal(err)
+		status, stdout, stderr := flatroot(t, append([]string{"chunk", "--json"}, args...)...)
+		if err := json.Unmarshal([]byte(stdout), &report); status != exitOK || err != nil {
+			t.Fatal(status, err, stderr)
+		}
+		if n := strings.Count(stderr, "compressing"); n != report.Layers.Written {
+			t.Errorf("%d layers were compressed, and %+v said\n%s", n, report.Layers, stderr)
 		}
 		if config := 1; r.puts-before != report.Layers.Written+config {
 			t.Errorf("%d blobs were sent, and %+v said", r.puts-before, report.Layers)

@@ -170,7 +170,7 @@ func (s *chunkSource) openDir(ctx context.Context, c *console, in *input, o chun
 	m := c.startProgress()
 	defer m.stop()
 	m.Step("reading " + in.path)
-	s.dir, err = index.ReadDir(ctx, fsverity.SHA256, in.path, treeOptions{oneFileSystem: o.oneFileSystem}.dir(*c), o.importOptions(m))
+	s.dir, err = index.ReadDir(ctx, fsverity.SHA256, in.path, treeOptions{oneFileSystem: o.oneFileSystem}.dir(*c), o.reading.limits)
 	if err != nil {
 		return err
 	}

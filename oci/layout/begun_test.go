@@ -69,6 +69,21 @@ func TestNothingStays(t *testing.T) {
 	}{
 		{"nothing was put", nil, nil, ""},
 		{"a blob was put", nil, func(t *testing.T, s *layout.Sink, _ string) { putOne(t, s) }, ""},
+		{"staged blobs were there, published or not", nil, func(t *testing.T, s *layout.Sink, _ string) {
+			for n := range 2 {
+				blob, err := s.Stage()
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, err = fmt.Fprint(blob, n)
+				if n == 0 && err == nil {
+					err = blob.Publish(context.Background())
+				}
+				if err = errors.Join(err, blob.Close()); err != nil {
+					t.Error(err)
+				}
+			}
+		}, ""},
 		{"an empty directory was there", func(t *testing.T, dir string) { makeDir(t, dir+"/a/l") }, nil, "a/ a/l/"},
 		{"the directory above was there", func(t *testing.T, dir string) { makeDir(t, dir+"/a") }, nil, "a/"},
 		{"something is beside it", nil, func(t *testing.T, _ *layout.Sink, dir string) { makeDir(t, dir+"/a/other") }, "a/ a/other/"},

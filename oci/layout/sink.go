@@ -85,6 +85,9 @@ func (s *Sink) init() error {
 			s.begun.fresh = err == nil
 		}
 	}
+	if err == nil {
+		err = s.checkIndex()
+	}
 	if err != nil {
 		return err
 	}
@@ -116,6 +119,15 @@ func (s *Sink) checkEmpty() (err error) {
 	default:
 		return fmt.Errorf("%w, and not empty: it has %q", ErrNoLayout, names[0])
 	}
+}
+
+// checkIndex makes sure that an image can be entered, before minutes of work.
+func (s *Sink) checkIndex() error {
+	_, _, err := readIndex(files.Dir{Root: s.root})
+	if files.IsAbsent(err) {
+		return nil
+	}
+	return err
 }
 
 // Close releases the directory, and takes a layout away that was made for

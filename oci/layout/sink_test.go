@@ -279,14 +279,18 @@ func TestCreateRefuses(t *testing.T) {
 	old := t.TempDir()
 	overwrite(t, old, "oci-layout", `{"imageLayoutVersion":"0.1"}`)
 	file := filepath.Join(full, "letter.txt")
+	damaged := t.TempDir()
+	overwrite(t, damaged, "oci-layout", `{"imageLayoutVersion":"1.0.0"}`)
+	overwrite(t, damaged, "index.json", "{")
 	for name, c := range map[string]struct {
 		ref  oci.Reference
 		want string
 	}{
-		"full":   {oci.Reference{Path: full}, `not empty: it has "letter.txt"`},
-		"old":    {oci.Reference{Path: old}, `version is "0.1"`},
-		"file":   {oci.Reference{Path: file}, "not a directory"},
-		"digest": {oci.Reference{Path: old, Digest: digest.FromString("")}, "can't be written to a digest"},
+		"full":    {oci.Reference{Path: full}, `not empty: it has "letter.txt"`},
+		"old":     {oci.Reference{Path: old}, `version is "0.1"`},
+		"file":    {oci.Reference{Path: file}, "not a directory"},
+		"damaged": {oci.Reference{Path: damaged}, "index.json: "},
+		"digest":  {oci.Reference{Path: old, Digest: digest.FromString("")}, "can't be written to a digest"},
 	} {
 		c.ref.Transport = oci.OCI
 		if _, err := layout.Create(context.Background(), c.ref); err == nil || !strings.Contains(err.Error(), c.want) {
