@@ -50,13 +50,20 @@ var ErrNotKept = errors.New("its blob was not kept: pull the image with --keep-b
 // zstdChunked is zstd with a table of contents at its end: see toc.go.
 const zstdChunked = "zstd:chunked"
 
-// LayerCompressions lists what NewCompressor takes.
+// LayerCompressions lists what a LayerCompressor can do.
 func LayerCompressions() []string { return []string{gz, zst, zstdChunked, plain} }
 
-// NewCompressor compresses a layer's tar by one of LayerCompressions. What it writes depends on nothing else. The media type
-// is OCI's. Once it is closed, annotations has what the layer's descriptor has to say of it besides.
-func NewCompressor(compression string, w io.Writer, annotations map[string]string) (z io.WriteCloser, mediaType string, err error) {
-	switch compression {
+// LayerCompressor compresses layers' tars in one way. What it writes depends on nothing but that and the tar. It may be used
+// concurrently.
+type LayerCompressor struct {
+	Compression string // one of LayerCompressions
+	compressors compressors
+}
+
+// Open begins a layer. The media type is OCI's. Once it is closed, annotations has what the layer's descriptor has to say of it
+// besides.
+func (c *LayerCompressor) Open(w io.Writer, annotations map[string]string) (z io.WriteCloser, mediaType string, err error) {
+	switch c.Compression {
 	case plain:
 		return nopCloser{w}, ocispec.MediaTypeImageLayer, nil
 	case zstdChunked:
@@ -67,13 +74,13 @@ func NewCompressor(compression string, w io.Writer, annotations map[string]strin
 	case zst:
 		mediaType = ocispec.MediaTypeImageLayerZstd
 	default:
-		return nil, "", fmt.Errorf("unknown compression %q", compression)
+		return nil, "", fmt.Errorf("unknown compression %q", c.Compression)
 	}
-	z, err = newCompressor(compression, w)
+	z, err = c.compressors.open(c.Compression, w)
 	return z, mediaType, err
 }
 
-// IsCompressed tells whether the blob that a layer's descriptor is of is, by what that says of it, one of NewCompressor's.
+// IsCompressed tells whether the blob that a layer's descriptor is of is, by what that says of it, one of a LayerCompressor's.
 func IsCompressed(desc ocispec.Descriptor, compression string) bool {
 	_, err := findTables(desc)
 	switch compression {

@@ -11,8 +11,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -161,12 +159,13 @@ func parsedPlace(o Origin) *oci.Reference {
 type pusher struct {
 	PushOptions
 	sender
-	s        *store.Store
-	files    oci.LayerSink // the same, if it keeps no blobs
-	docker   bool
-	original bool           // blobs are sent as they were if they can be had
-	only     bool           // or nothing is
-	from     *oci.Reference // where the manifest came from
+	s           *store.Store
+	files       oci.LayerSink // the same, if it keeps no blobs
+	docker      bool
+	original    bool           // blobs are sent as they were if they can be had
+	only        bool           // or nothing is
+	from        *oci.Reference // where the manifest came from
+	compressors compressors
 
 	raw  []byte // the manifest at the destination
 	desc ocispec.Descriptor
@@ -251,7 +250,7 @@ func (p *pusher) compress(ctx context.Context, d oci.DiffID, blob *os.File, tell
 	count := &countWriter{}
 	// Compressors write what they have in small pieces.
 	buffer := bufio.NewWriterSize(blob, 128<<10)
-	z, err := newCompressor(p.Compression, io.MultiWriter(buffer, hash.Hash(), count))
+	z, err := p.compressors.open(p.Compression, io.MultiWriter(buffer, hash.Hash(), count))
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -278,14 +277,6 @@ func (w tellWriter) Write(b []byte) (int, error) {
 		w.tell(int64(n))
 	}
 	return n, err
-}
-
-// newCompressor's output depends on nothing but its input: fixed levels, one thread, no names or times.
-func newCompressor(c string, w io.Writer) (io.WriteCloser, error) {
-	if c == zst {
-		return zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(1))
-	}
-	return gzip.NewWriterLevel(w, 6)
 }
 
 func (p *pusher) layerType() string {

@@ -40,8 +40,8 @@ func ReadDir(ctx context.Context, a fsverity.Algorithm, dir string, d DirOptions
 		return nil, err
 	}
 	t := &DirTree{root: root}
-	found := map[string]fileState{}
-	if t.Tree, err = t.read(ctx, a, d, l, found); err == nil {
+	found, err := t.read(ctx, a, d, l)
+	if err == nil {
 		err = t.note(found)
 	}
 	if err != nil {
@@ -50,28 +50,30 @@ func ReadDir(ctx context.Context, a fsverity.Algorithm, dir string, d DirOptions
 	return t, nil
 }
 
-// note notes how the files were found, by their first names in the tar.
-func (t *DirTree) note(found map[string]fileState) error {
+// note notes how the files were found: nodes come in the order of the tar.
+func (t *DirTree) note(found []fileState) error {
 	files, _ := t.unread()
 	t.seen = make(map[tree.Node]fileState, len(files))
-	for _, n := range files {
-		path := t.Tree.Path(n)
-		state, ok := found[path[1:]]
-		if !ok {
-			return fmt.Errorf("%s is in the tree and was not found (this is an error of flatroot's)", path)
+	for i, n := range files {
+		if len(files) != len(found) || !found[i].is(t.Tree.Attr(n)) {
+			return fmt.Errorf("%s is in the tree otherwise than it was found (this is an error of flatroot's)", t.Tree.Path(n))
 		}
-		t.seen[n] = state
+		t.seen[n] = found[i]
 	}
 	return nil
 }
 
-func (t *DirTree) read(
-	ctx context.Context, a fsverity.Algorithm, d DirOptions, l Limits, found map[string]fileState,
-) (*tree.Tree, error) {
+func (s fileState) is(a tree.Attr) bool {
+	sec, nsec := s.mtime.Unix()
+	return s.mode == a.Mode && uint64(s.size) == a.Size && sec == a.MtimeSec && nsec == int64(a.MtimeNsec)
+}
+
+// read reads the tree, and how its files of more than InlineMax bytes are found.
+func (t *DirTree) read(ctx context.Context, a fsverity.Algorithm, d DirOptions, l Limits) (found []fileState, err error) {
 	r, w := io.Pipe()
 	var g errgroup.Group
 	g.Go(func() error {
-		err := t.writeHeaders(ctx, w, d, found)
+		err := t.writeHeaders(ctx, w, d, &found)
 		w.CloseWithError(err)
 		return err
 	})
@@ -84,16 +86,17 @@ func (t *DirTree) read(
 	if err := cmp.Or(written, err); err != nil { // the first of them knows the path
 		return nil, err
 	}
-	return Flatten(ctx, []*Layer{layer}, FlattenOptions{Rules: Faithful1, Algorithm: a, MaxEntries: l.MaxImageEntries})
+	t.Tree, err = Flatten(ctx, []*Layer{layer}, FlattenOptions{Rules: Faithful1, Algorithm: a, MaxEntries: l.MaxImageEntries})
+	return found, err
 }
 
 // writeHeaders writes the directory's tar without the contents of more than InlineMax bytes, and tells as what it has found those
-// files, by the names that they have there.
-func (t *DirTree) writeHeaders(ctx context.Context, w io.Writer, o DirOptions, found map[string]fileState) error {
+// files.
+func (t *DirTree) writeHeaders(ctx context.Context, w io.Writer, o DirOptions, found *[]fileState) error {
 	buffer := bufio.NewWriterSize(w, inlineMax)
 	d := newDirWriter(ctx, buffer, o)
-	d.omit = func(at string, st *unix.Stat_t) error {
-		found[at] = stateOf(st)
+	d.omit = func(st *unix.Stat_t) error {
+		*found = append(*found, stateOf(st))
 		d.begin(buffer) // a writer that has written a header would wait for as many bytes as that says
 		_, err := buffer.Write(make([]byte, -st.Size&(tarBlock-1)))
 		return err
@@ -138,17 +141,26 @@ func (t *DirTree) Open(n tree.Node) (io.ReadCloser, error) {
 	return f, nil
 }
 
-// openBelow opens a file below a directory, and follows no symlink. It does without openat2, which old kernels and sandboxes
-// don't have.
-func openBelow(root int, path string) (fd int, err error) {
+// openBelow opens a file below a directory, and follows no symlink. A FIFO that has taken the file's place is not waited for.
+func openBelow(root int, path string) (int, error) {
+	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	fd, err := unix.Openat2(root, path, &unix.OpenHow{Flags: flags, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
+	switch err {
+	case unix.ENOSYS, unix.EPERM, unix.EAGAIN: // before Linux 5.6; some sandboxes; something was renamed meanwhile
+		return openAlong(root, path, flags)
+	}
+	return fd, err
+}
+
+// openAlong is openBelow by one name after the other.
+func openAlong(root int, path string, flags int) (fd int, err error) {
 	for dir := root; ; dir = fd {
 		name, rest, isDir := strings.Cut(path, "/")
-		// A FIFO that has taken the file's place is not waited for.
-		flags := unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY
+		how := flags
 		if isDir {
-			flags = unix.O_PATH | unix.O_DIRECTORY
+			how = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 		}
-		fd, err = unix.Openat(dir, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		fd, err = unix.Openat(dir, name, how, 0)
 		if dir != root {
 			unix.Close(dir)
 		}

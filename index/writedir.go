@@ -109,7 +109,7 @@ type dirWriter struct {
 	first map[inodeID]string // of files with several names: the one that was written
 	buf   []byte             // extended attributes
 	// omit does what writing the content of more than InlineMax bytes does, and the padding; nil: it is written.
-	omit func(at string, st *unix.Stat_t) error
+	omit func(st *unix.Stat_t) error
 }
 
 // inodeID is what all names of a file have in common.
@@ -249,7 +249,7 @@ func (d *dirWriter) regular(dir *os.File, name, at string, st *unix.Stat_t) erro
 		if err := d.header(dir, name, at, st, ""); err != nil {
 			return err
 		}
-		return d.omit(at, st)
+		return d.omit(st)
 	}
 	f, err := openSame(dir, name, st, 0)
 	if err != nil {

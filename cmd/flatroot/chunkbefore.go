@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/flatroot/flatroot/chunk"
 	"github.com/flatroot/flatroot/index"
@@ -51,14 +50,18 @@ func (b *chunkBefore) close() {
 	}
 }
 
-// blob is that of the layer with a diffID, if there is one.
-func (b *chunkBefore) blob(d oci.DiffID) (desc ocispec.Descriptor, ok bool) {
-	for _, l := range b.image.Layers {
-		if l.DiffID == d {
-			return l.Descriptor, true
+// layer is the layer with a component, by what the plan says; nil: there is none. Below those of the plan are those of a base.
+func (b *chunkBefore) layer(component string) *oci.Layer {
+	below := len(b.image.Layers) - len(b.plan.Layers)
+	if below < 0 {
+		return nil
+	}
+	for n, l := range b.plan.Layers {
+		if slices.ContainsFunc(l.Components, func(c chunk.Recorded) bool { return c.Name == component }) {
+			return &b.image.Layers[below+n]
 		}
 	}
-	return desc, false
+	return nil
 }
 
 // others are the layers that have components which are not the same now. If it is not certain which layer has which

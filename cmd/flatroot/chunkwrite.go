@@ -64,7 +64,7 @@ type chunkLayer struct {
 	title   string
 	size    int64 // of its tar, in bytes, about
 	write   func(ctx context.Context, w io.Writer) error
-	kept    bool        // the build before has it, as far as the plan knows
+	before  *oci.Layer  // the same layer of the build before, as far as the plan knows; nil: there is none
 	opened  []tree.Node // the files whose contents were put into it, in this order
 	read    *index.Layer
 	blob    chunkBlob // nil: DEST has it
@@ -129,6 +129,7 @@ func (j *chunkJob) write(ctx context.Context) (r *chunkReport, err error) {
 // writeLayers writes the blobs of all layers, several at once. Contents are verified when all layers have been read back: by prove.
 func (j *chunkJob) writeLayers(ctx context.Context, sink oci.Sink, m meter) ([]*chunkLayer, error) {
 	layers := j.layers()
+	w := &layerWriting{chunkJob: j, sink: sink, meter: m, compressor: index.LayerCompressor{Compression: j.o.compression}}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(j.o.jobs)
 	for _, l := range largestFirst(layers) {
@@ -136,7 +137,7 @@ func (j *chunkJob) writeLayers(ctx context.Context, sink oci.Sink, m meter) ([]*
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			return j.writeLayer(ctx, l, sink, m)
+			return w.layer(ctx, l)
 		})
 	}
 	return layers, g.Wait()
@@ -151,7 +152,10 @@ func (j *chunkJob) layers() (layers []*chunkLayer) {
 	}
 	in := j.layerOf()
 	for n, p := range j.planned.Layers {
-		l := &chunkLayer{WrittenLayer: chunk.WrittenLayer{Components: componentNames(p)}, size: p.Size, kept: p.Kept}
+		l := &chunkLayer{WrittenLayer: chunk.WrittenLayer{Components: componentNames(p)}, size: p.Size}
+		if p.Kept {
+			l.before = j.before.layer(p.Components[0].Name)
+		}
 		l.write = func(ctx context.Context, w io.Writer) error {
 			return chunk.WriteLayer(ctx, w, j.src.tree, func(x tree.Node) bool { return in[x] == int32(n) }, l.noting(j.src.content))
 		}
@@ -198,50 +202,63 @@ func (j *chunkJob) layerOf() []int32 {
 // blobBuffer is what is written to a file at once: compressors write what they have in small pieces.
 const blobBuffer = 1 << 20
 
-// writeLayer writes a layer's blob, unless DEST has it from the build before.
-func (j *chunkJob) writeLayer(ctx context.Context, l *chunkLayer, sink oci.Sink, m meter) error {
-	if l.kept {
-		has, err := j.findLayer(ctx, l, sink, m)
-		if has || err != nil {
-			return err
-		}
-	}
-	return j.compressLayer(ctx, l, sink, m)
+// layerWriting is the writing of an image's layers.
+type layerWriting struct {
+	*chunkJob
+	sink       oci.Sink
+	meter      meter
+	compressor index.LayerCompressor
 }
 
-// findLayer makes a layer's tar, and takes the blob that the image before has of the same tar if DEST has that. So nothing is
-// compressed twice, and a blob stays although a newer version might compress otherwise.
-func (j *chunkJob) findLayer(ctx context.Context, l *chunkLayer, sink oci.Sink, m meter) (has bool, err error) {
-	tell := l.begin(m, index.Reading)
-	defer tell(0)
-	if err := j.readBack(ctx, l, io.Discard, tell); err != nil {
-		return false, err
+// layer writes a layer's blob, unless DEST has it from the build before.
+func (w *layerWriting) layer(ctx context.Context, l *chunkLayer) error {
+	if has, err := w.find(ctx, l); has || err != nil {
+		return err
 	}
-	desc, ok := j.before.blob(l.DiffID)
-	if !ok || !index.IsCompressed(desc, j.o.compression) {
+	return w.compress(ctx, l)
+}
+
+// find takes the blob that the build before has of a layer if nothing in that has changed, and DEST has the blob. That it is of
+// the same tar is made sure. So nothing is compressed twice, and a blob stays although a newer version might compress otherwise.
+func (w *layerWriting) find(ctx context.Context, l *chunkLayer) (has bool, err error) {
+	if l.before == nil || !index.IsCompressed(l.before.Descriptor, w.o.compression) {
 		return false, nil
 	}
-	l.Descriptor = desc
-	if has, err := sink.HasBlob(ctx, desc); has || err != nil {
-		return has, err
+	if has, err = w.sink.HasBlob(ctx, l.before.Descriptor); err != nil {
+		return false, err
 	}
-	l.mounted, err = index.MountBlob(ctx, sink, index.Blob{Layer: l.Layer, From: j.before.places[desc.Digest]})
-	return l.mounted, err
+	mounted := false
+	if !has {
+		b := index.Blob{Layer: *l.before, From: w.before.places[l.before.Descriptor.Digest]}
+		if mounted, err = index.MountBlob(ctx, w.sink, b); !mounted || err != nil {
+			return false, err
+		}
+	}
+	tell := l.begin(w.meter, index.Reading)
+	defer tell(0)
+	if err := w.readBack(ctx, l, io.Discard, tell); err != nil {
+		return false, err
+	}
+	same := l.DiffID == l.before.DiffID
+	if same {
+		l.Descriptor, l.mounted = l.before.Descriptor, mounted
+	}
+	return same, nil
 }
 
-func (j *chunkJob) compressLayer(ctx context.Context, l *chunkLayer, sink oci.Sink, m meter) (err error) {
-	tell := l.begin(m, index.Compressing)
+func (w *layerWriting) compress(ctx context.Context, l *chunkLayer) (err error) {
+	tell := l.begin(w.meter, index.Compressing)
 	defer tell(0)
-	if l.blob, err = newBlob(sink); err != nil {
+	if l.blob, err = newBlob(w.sink); err != nil {
 		return fmt.Errorf("begin the blob of a layer: %w", err)
 	}
 	buffer := bufio.NewWriterSize(l.blob, blobBuffer)
 	annotations := map[string]string{}
-	z, mediaType, err := index.NewCompressor(j.o.compression, buffer, annotations)
+	z, mediaType, err := w.compressor.Open(buffer, annotations)
 	if err != nil {
 		return err
 	}
-	err = j.readBack(ctx, l, z, tell)
+	err = w.readBack(ctx, l, z, tell)
 	if err := cmp.Or(err, errors.Join(z.Close(), buffer.Flush())); err != nil {
 		return err
 	}
