@@ -209,6 +209,13 @@ func (s *partSource) OpenRange(ctx context.Context, d ocispec.Descriptor, offset
 	return nil, fmt.Errorf("no blob %s", d.Digest)
 }
 
+// requests is how many parts have been asked for so far, by several goroutines.
+func (s *partSource) requests() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.asked)
+}
+
 // chunkedSource is an image of layers that are zstd:chunked, each after a change.
 func chunkedSource(t testing.TB, tars [][]byte, change func(b *chunkedBlob)) *partSource {
 	t.Helper()

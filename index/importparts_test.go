@@ -333,7 +333,7 @@ func partLies() []partLie {
 		}, reason: oci.ErrNoRange.Error()},
 		{name: "part missing", source: func(_ *testing.T, s *partSource) {
 			s.part = func(_ digest.Digest, at span) (io.Reader, error) {
-				if len(s.asked) > 1 {
+				if s.requests() > 1 {
 					return nil, errors.New("503")
 				}
 				return nil, nil
@@ -341,7 +341,7 @@ func partLies() []partLie {
 		}, reason: "503"},
 		{name: "part short", source: func(_ *testing.T, s *partSource) {
 			s.part = func(_ digest.Digest, at span) (io.Reader, error) {
-				if len(s.asked) > 1 {
+				if s.requests() > 1 {
 					return strings.NewReader("short"), nil
 				}
 				return nil, nil
@@ -349,7 +349,7 @@ func partLies() []partLie {
 		}, reason: "unexpected EOF"},
 		{name: "part changed", source: func(_ *testing.T, s *partSource) {
 			s.part = func(_ digest.Digest, at span) (io.Reader, error) {
-				if len(s.asked) > 1 {
+				if s.requests() > 1 {
 					return zeroReader{}, nil
 				}
 				return nil, nil
@@ -426,7 +426,7 @@ func TestPartsCancelled(t *testing.T) {
 		src := chunkedSource(t, next, nil)
 		ctx, cancel := context.WithCancel(context.Background())
 		src.part = func(digest.Digest, span) (io.Reader, error) {
-			if len(src.asked) > after {
+			if src.requests() > after {
 				return &stalled{ctx, nil, cancel}, nil
 			}
 			return nil, nil
