@@ -13,6 +13,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/flatroot/flatroot/chunk"
+	"github.com/flatroot/flatroot/index"
 	"github.com/flatroot/flatroot/oci"
 	"github.com/flatroot/flatroot/oci/ocitest"
 	"github.com/flatroot/flatroot/tree"
@@ -62,6 +63,40 @@ func TestChunkFails(t *testing.T) {
 				t.Errorf("%v, %v is there, want the root alone", err, entries)
 			}
 		})
+	}
+}
+
+// TestChunkFindLayer: a blob of the build before is taken if it is of the very tar, whatever the plan says.
+func TestChunkFindLayer(t *testing.T) {
+	j, dir := chunkOfTwo(t, strings.Repeat("text ", 100))
+	sink, err := openSink(context.Background(), j.o.ref, noMeter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sink.Close()
+	w := &layerWriting{chunkJob: j, sink: sink, meter: noMeter{}, compressor: index.LayerCompressor{Compression: j.o.compression}}
+	first := j.layers()[0]
+	if err := w.compress(context.Background(), first); err != nil {
+		t.Fatal(err)
+	}
+	staged := first.blob.(oci.StagedBlob)
+	defer staged.Close()
+	if err := staged.Publish(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	j.before = &chunkBefore{}
+	other := first.Layer
+	other.DiffID = oci.DiffID("sha256:" + strings.Repeat("0", 64))
+	for _, tc := range []struct {
+		before *oci.Layer
+		want   bool
+	}{{nil, false}, {&first.Layer, true}, {&other, false}} {
+		l := j.layers()[0]
+		l.before = tc.before
+		has, err := w.find(context.Background(), l)
+		if has != tc.want || err != nil || has && l.Descriptor.Digest != first.Descriptor.Digest {
+			t.Errorf("%v in %s: %t, %v", tc.before, dir, has, err)
+		}
 	}
 }
 

@@ -37,13 +37,6 @@ func (b *chunkBefore) planOrNil() *chunk.Previous {
 	return b.plan
 }
 
-func (b *chunkBefore) placesOf(blob digest.Digest) []oci.Reference {
-	if b == nil {
-		return nil
-	}
-	return b.places[blob]
-}
-
 func (b *chunkBefore) close() {
 	if b != nil && b.found != nil {
 		b.found.Close()

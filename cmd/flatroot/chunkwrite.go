@@ -337,9 +337,9 @@ func (j *chunkJob) prove(ctx context.Context, layers []*chunkLayer) (d fsverity.
 
 // learn gives a directory's tree the digests of contents that were not read before they were put into layers. Which file they
 // are of is told by the order in which they were asked for, not by the names that they have in the layers, so that a content
-// under another's name is found.
+// under another's name is found. With a build before all are known: see hash.
 func (j *chunkJob) learn(layers []*chunkLayer) error {
-	if j.src.dir == nil {
+	if j.src.dir == nil || j.before != nil {
 		return nil
 	}
 	for n, l := range layers {
@@ -431,13 +431,14 @@ type publication struct {
 func (p *publication) publish(ctx context.Context, img *oci.Image, layers []*chunkLayer) error {
 	r := p.report
 	r.Manifest, r.Config = img.Descriptor.Digest, img.ConfigDescriptor.Digest
-	sent, err := index.SendBlobs(ctx, p.sink, p.blobs(img, layers), index.SendOptions{Jobs: p.o.jobs, Progress: p.meter})
+	blobs := p.blobs(img, layers)
+	sent, err := index.SendBlobs(ctx, p.sink, blobs, index.SendOptions{Jobs: p.o.jobs, Progress: p.meter})
 	if err != nil {
 		return err
 	}
 	r.Layers = chunkLayerCounts{
-		Total: sent.Layers.Total, Base: len(img.Layers) - len(layers),
-		Reused: sent.Layers.Reused, Mounted: sent.Mounted, Written: sent.Layers.Fetched,
+		Total: len(img.Layers), Base: len(img.Layers) - len(layers),
+		Reused: len(img.Layers) - len(blobs) + sent.Layers.Reused, Mounted: sent.Mounted, Written: sent.Layers.Fetched,
 	}
 	for _, l := range layers {
 		if l.mounted {
@@ -457,21 +458,23 @@ func (p *publication) publish(ctx context.Context, img *oci.Image, layers []*chu
 	return nil
 }
 
-// blobs are those of all layers: the base's as they are, above them those that were written.
-func (p *publication) blobs(img *oci.Image, layers []*chunkLayer) []index.Blob {
-	blobs := make([]index.Blob, len(img.Layers))
+// blobs are those that DEST may lack: the base's as they are, and those that were written.
+func (p *publication) blobs(img *oci.Image, layers []*chunkLayer) (blobs []index.Blob) {
 	base := len(img.Layers) - len(layers)
 	for n, l := range img.Layers {
-		b := &blobs[n]
-		if n < base {
-			*b = p.src.blob(n)
+		var b index.Blob
+		switch {
+		case n < base:
+			b = p.src.blob(n)
 			b.Title = fmt.Sprintf("layer %d of the base", n+1)
-		} else {
-			bringBlob(b, layers[n-base].blob)
-			b.From = p.before.placesOf(l.Descriptor.Digest)
-			b.Title = fmt.Sprintf("layer %d of %d", n-base+1, len(layers))
+		case layers[n-base].blob == nil:
+			continue
+		default:
+			bringBlob(&b, layers[n-base].blob)
+			b.Title = layers[n-base].title
 		}
 		b.Layer = l
+		blobs = append(blobs, b)
 	}
 	return blobs
 }
